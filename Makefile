@@ -1,0 +1,30 @@
+# Two commands: `make demo` and `make test`. Each sets up .venv first, once, and again when pyproject.toml changes.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint clean
+.DEFAULT_GOAL := help
+help:
+	@echo "make demo   set up and run the main job on built-in photographs (3 minutes)"
+	@echo "make test   set up and run linters, type checker and tests (10 minutes)"
+
+demo: $(VENV)/.installed
+	$(BIN)/ownlatent demo
+
+test: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@sh scripts/install.sh "$(PYTHON)" "$(VENV)" .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	@sh scripts/install.sh "$(PYTHON)" "$(VENV)" ".[test,lint]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV)

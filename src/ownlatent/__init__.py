@@ -1,0 +1,36 @@
+"""Learn representations without labels, and prove what they are worth.
+
+>>> from ownlatent import pretrain          # doctest: +SKIP
+>>> run = pretrain("photos", epochs=100)    # doctest: +SKIP
+>>> features = run.encoder(images)          # doctest: +SKIP
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ownlatent.api import demo, load_encoder, pretrain
+    from ownlatent.errors import OwnlatentError
+    from ownlatent.run import Run
+
+__all__ = ["OwnlatentError", "Run", "__version__", "demo", "load_encoder", "pretrain"]
+__version__ = "0.1.0"
+
+_HOMES = {
+    "demo": "ownlatent.api",
+    "load_encoder": "ownlatent.api",
+    "pretrain": "ownlatent.api",
+    "Run": "ownlatent.run",
+    "OwnlatentError": "ownlatent.errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that importing the package is instant."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ownlatent' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,3 @@
+from ownlatent.cli import main
+
+main()

@@ -1,0 +1,232 @@
+"""The front door: the verbs of the command line, as functions."""
+
+import json
+import logging
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ownlatent.errors import OwnlatentError
+from ownlatent.run import Run
+from ownlatent.train.recipe import Recipe, edit
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ownlatent.train.prepare import Job
+
+log = logging.getLogger("ownlatent")
+
+
+def pretrain(
+    data: str | Path | None = None,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    recipe: str | Path | Recipe | None = None,
+    backbone: "str | nn.Module | None" = None,
+    **fields: Any,
+) -> Run:
+    """Learn an encoder from unlabelled images and say what it is worth; all of it stays in one folder.
+
+    data: folder of images, or a built-in source (`photos:train`). out: the run folder, by default
+    runs/NAME-METHOD. resume: go on with the run in `out`. overwrite: replace it. recipe: start from
+    a recipe.json. backbone: a name or a module of your own, trained in place. fields: any field of
+    the recipe by its name or dotted name, such as epochs=100, **{"optim.lr": 0.2, "views.1.blur": 0}.
+
+    Returns the Run; `.encoder` is an nn.Module. Raises OwnlatentError for anything that is wrong
+    with the input, before anything is written.
+    """
+    network = None if backbone is None or isinstance(backbone, str) else backbone
+    if isinstance(backbone, str):
+        fields["backbone"] = backbone
+    if data is not None:
+        fields["data"] = str(data)
+    if resume:
+        return _resume(out, fields, network)
+    start = recipe if isinstance(recipe, Recipe) else Recipe.load(Path(recipe)) if recipe else Recipe()
+    early = {name: value for name, value in fields.items() if not name.startswith("views.")}
+    start = edit(start, early)
+    if not start.data:
+        raise OwnlatentError("name the folder of images: ownlatent pretrain FOLDER")
+    late = {name: value for name, value in fields.items() if name.startswith("views.")}
+    folder = Path(out) if out else Path("runs") / f"{_short_name(start.data)}-{start.method}"
+    if (folder / "recipe.json").exists() and not overwrite:
+        raise OwnlatentError(
+            f"{folder} already holds a run: give --resume to go on with it, --overwrite to replace it, or another --out"
+        )
+    if folder.exists() and not folder.is_dir():
+        raise OwnlatentError(f"{folder} is a file: give another --out")
+    with _logging() as buffered:
+        from ownlatent.train.prepare import prepare
+
+        job = prepare(start, late, network)
+        try:
+            _make_way(folder)
+        except OSError as error:
+            raise OwnlatentError(f"cannot write to {folder} ({error.strerror}): give another --out") from error
+        with _log_file(folder, buffered):
+            return _train(job, folder)
+
+
+def load_encoder(folder: str | Path, network: "nn.Module | None" = None) -> "nn.Module":
+    """The encoder of a run folder: an nn.Module, images in, (B, D) features out.
+
+    network: a fresh module of the same kind, if the run trained a module of your own.
+    """
+    from ownlatent.export import encoder
+
+    return encoder.load_encoder(folder, network)
+
+
+def _resume(out: str | Path | None, fields: dict[str, Any], network: "nn.Module | None") -> Run:
+    if out is None:
+        raise OwnlatentError("name the run to go on with: --out RUN --resume")
+    run = Run(out)
+    recipe = run.recipe
+    changed = [name for name, value in fields.items() if edit(recipe, {name: value}) != recipe]
+    if changed:
+        flags = ", ".join("--" + name.replace("_", "-") for name in changed)
+        raise OwnlatentError(
+            f"a resumed run keeps its recipe, and {flags} would change it: leave that out, or start another run"
+        )
+    if run.results.get("finished"):
+        raise OwnlatentError(f"{out} is finished: there is nothing to resume; give another --out for a new run")
+    with _logging() as buffered, _log_file(run.folder, buffered):
+        from ownlatent.train.prepare import prepare
+
+        log.info("resuming   %s", run.folder)
+        return _train(prepare(recipe, network=network), run.folder, resume=True)
+
+
+def demo(*, out: str | Path = Path("runs") / "demo", minutes: float | None = None) -> Run:
+    """The main job on real photographs that need no download: train, compare with the baselines, draw.
+
+    out: the run folder; a former demo in it is replaced, any other run is not. minutes: of training.
+    """
+    from ownlatent.recipes.photos import photos
+
+    folder = Path(out)
+    recipe = photos() if minutes is None else photos(minutes)
+    former = (folder / "recipe.json").exists() and Run(folder).recipe.data == recipe.data
+    return pretrain(recipe=recipe, out=folder, overwrite=former)
+
+
+def _train(job: "Job", folder: Path, resume: bool = False) -> Run:
+    from ownlatent.evaluate.against_baselines import against_baselines, table
+    from ownlatent.export.encoder import save_encoder
+    from ownlatent.report.pictures import draw_curves
+    from ownlatent.train.environment import environment
+    from ownlatent.train.fit import fit
+    from ownlatent.train.prepare import calibration_images
+
+    job.recipe.save(folder / "recipe.json")
+    _write_json(folder / "env.json", environment())
+    if not resume:
+        _draw_example_views(job, folder)
+    log.info("folder     %s", folder)
+    finished, training = fit(job, folder, resume)
+    job.encoder.cpu()
+    save_encoder(job.encoder, folder)
+    draw_curves(folder)
+    results: dict[str, Any] = {"finished": finished, "training": training, "evaluations": []}
+    _write_json(folder / "results.json", results)
+    log.info(
+        "trained    %d steps in %.1f minutes, %.0f images/s",
+        training["steps"],
+        training["seconds"] / 60,
+        training["images_per_second"],
+    )
+    if not finished:
+        log.info("Stopped early, all is saved. Go on with: ownlatent pretrain --out %s --resume", folder)
+    elif job.val is None:
+        log.info(
+            "Nothing is measured without labels: --val FOLDER, a subfolder for each class, shows what this is worth."
+        )
+    else:
+        train, test = (job.val, None) if job.bank is None else (job.bank, job.val)
+        results["evaluations"] = against_baselines(job.encoder, job.untrained, train, test, calibration_images(job))
+        _write_json(folder / "results.json", results)
+        for line in table(results["evaluations"]):
+            log.info(line)
+    return Run(folder, job.encoder.eval())
+
+
+def _draw_example_views(job: "Job", folder: Path) -> None:
+    from ownlatent.report.pictures import draw_views
+    from ownlatent.train.prepare import example_views
+
+    originals, views = example_views(job, count=8)
+    draw_views(originals, views, folder / "views.png")
+
+
+def _make_way(folder: Path) -> None:
+    """An empty run folder: the files of a former run go, anything else in the folder stays."""
+    for name in ("recipe.json", "env.json", "results.json", "metrics.csv", "log.txt", "views.png", "curves.png"):
+        (folder / name).unlink(missing_ok=True)
+    for name in ("encoder.safetensors", "encoder.json"):
+        (folder / name).unlink(missing_ok=True)
+    for name in ("checkpoints", "tensorboard"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _short_name(data: str) -> str:
+    return data.split(":")[0] if data.startswith("photos:") else Path(data).resolve().name or "images"
+
+
+class _Buffer(logging.Handler):
+    """Keeps what is said before the run folder exists, for its log.txt."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@contextmanager
+def _logging() -> Iterator[_Buffer]:
+    """Print the package's messages to stdout, unless the application set up logging of its own."""
+    buffer = _Buffer()
+    handlers: list[logging.Handler] = [buffer]
+    if not log.handlers and not logging.getLogger().handlers:
+        console = logging.StreamHandler(sys.stdout)
+        console.setFormatter(logging.Formatter("%(message)s"))
+        # What is skipped is counted on the console and listed in log.txt.
+        console.addFilter(lambda record: not record.getMessage().startswith("skipped    "))
+        handlers.append(console)
+    level = log.level
+    log.setLevel(logging.INFO)
+    for handler in handlers:
+        log.addHandler(handler)
+    try:
+        yield buffer
+    finally:
+        for handler in handlers:
+            log.removeHandler(handler)
+        log.setLevel(level)
+
+
+@contextmanager
+def _log_file(folder: Path, buffered: _Buffer) -> Iterator[None]:
+    file = logging.FileHandler(folder / "log.txt")
+    file.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
+    for record in buffered.records:
+        file.emit(record)
+    log.removeHandler(buffered)
+    log.addHandler(file)
+    try:
+        yield
+    finally:
+        log.removeHandler(file)
+        file.close()

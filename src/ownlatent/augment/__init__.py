@@ -1,0 +1,1 @@
+"""Views of images: every operation is a pair of functions, sample(n, generator) and apply(x, params)."""

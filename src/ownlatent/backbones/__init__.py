@@ -1,0 +1,136 @@
+"""Backbones: any network that turns images (B, C, H, W) into features (B, D)."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ownlatent.backbones.small import NETWORKS
+from ownlatent.backbones.stem import fit_stem, pooled
+from ownlatent.errors import OwnlatentError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Backbone(nn.Module):
+    """A network whose output is pooled to (B, num_features), with what is needed to build it again.
+
+    spec: how `create` was called ({"name", "channels", "image_size", "keywords"}), or None for a
+    module of the user's own. changes: what was adapted to the images, in words.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        num_features: int,
+        spec: "Mapping[str, Any] | None" = None,
+        changes: tuple[str, ...] = (),
+    ):
+        super().__init__()
+        self.net = net
+        self.num_features = num_features
+        self.spec = spec
+        self.changes = changes
+
+    def forward(self, x: Tensor) -> Tensor:
+        return pooled(self.net(x))
+
+
+def create(
+    network: str | nn.Module, *, channels: int = 3, image_size: int = 224, pretrained: bool = False, **keywords: Any
+) -> Backbone:
+    """A backbone from a name or a module, with a stem that fits `image_size` pixels and `channels`.
+
+    network: one of this package's small networks, any timm or torchvision classification model
+    (`timm:` or `torchvision:` before the name chooses where both have it; timm comes first), or a
+    module, which is wrapped as it is. keywords go to the model's own constructor. pretrained loads
+    the library's weights, which may need a network connection.
+
+    Raises OwnlatentError for an unknown name, with the nearest ones, or for a network that does not
+    take such images.
+    """
+    if isinstance(network, nn.Module):
+        return Backbone(network, _measure(network, channels, image_size))
+    net = _build(network, channels, image_size, pretrained, keywords)
+    changes = fit_stem(net, image_size, channels)
+    spec = {"name": network, "channels": channels, "image_size": image_size, "keywords": keywords}
+    return Backbone(net, _measure(net, channels, image_size), spec, tuple(changes))
+
+
+def names() -> list[str]:
+    """Every name that `create` takes."""
+    return sorted({*NETWORKS, *_timm_names(), *_torchvision_names()})
+
+
+def check_name(name: str) -> None:
+    """Raise OwnlatentError, with the nearest names, if `create` knows no such network."""
+    plain = name.rpartition(":")[2]
+    if name not in NETWORKS and plain not in names():
+        raise OwnlatentError(f"there is no backbone {name!r}: {nearest(plain, names())}")
+
+
+def _build(name: str, channels: int, image_size: int, pretrained: bool, keywords: dict[str, Any]) -> nn.Module:
+    library, _, plain = name.rpartition(":")
+    if name in NETWORKS:
+        if keywords or pretrained:
+            raise OwnlatentError(f"the backbone {name} takes no settings and has no pretrained weights: leave them out")
+        return NETWORKS[name](channels)
+    try:
+        if library in ("", "timm") and plain in _timm_names():
+            return _build_timm(plain, image_size, pretrained, keywords)
+        if library in ("", "torchvision") and plain in _torchvision_names():
+            return _build_torchvision(plain, pretrained, keywords)
+    except TypeError as error:
+        raise OwnlatentError(f"the backbone {name} refused its settings: {error}") from error
+    raise OwnlatentError(f"there is no backbone {name!r}: {nearest(plain, names())}")
+
+
+def _timm_names() -> list[str]:
+    import timm
+
+    return timm.list_models()
+
+
+def _torchvision_names() -> list[str]:
+    import torchvision
+
+    return torchvision.models.list_models(module=torchvision.models)
+
+
+def _build_timm(name: str, image_size: int, pretrained: bool, keywords: dict[str, Any]) -> nn.Module:
+    import timm
+
+    try:
+        return timm.create_model(name, pretrained=pretrained, num_classes=0, img_size=image_size, **keywords)
+    except TypeError:  # only networks with position embeddings take an image size
+        return timm.create_model(name, pretrained=pretrained, num_classes=0, **keywords)
+
+
+def _build_torchvision(name: str, pretrained: bool, keywords: dict[str, Any]) -> nn.Module:
+    import torchvision
+
+    net = torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None, **keywords)
+    for head in ("fc", "classifier", "heads", "head"):
+        if hasattr(net, head):
+            setattr(net, head, nn.Identity())
+    return net
+
+
+@torch.no_grad()
+def _measure(net: nn.Module, channels: int, image_size: int) -> int:
+    """Width of the pooled output, on zeros and in evaluation mode, so that no statistic moves."""
+    training = net.training
+    try:
+        return pooled(net.eval()(torch.zeros(2, channels, image_size, image_size))).shape[1]
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise OwnlatentError(
+            f"the backbone does not take {channels} channels of {image_size}x{image_size} px ({_first_line(error)}): "
+            "choose another --image-size or --backbone"
+        ) from error
+    finally:
+        net.train(training)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]

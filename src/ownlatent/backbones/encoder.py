@@ -1,0 +1,31 @@
+"""The product: images in, features out, with the preprocessing inside."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ownlatent.backbones import Backbone
+
+
+class Encoder(nn.Module):
+    """Images (B, C, H, W), uint8 or floats in [0, 1], to features (B, num_features), float.
+
+    It normalises by itself, so that the preprocessing cannot be forgotten. `backbone` is the bare
+    network, which takes normalised images. image_size: the side it was trained at; other sizes work
+    where the network allows.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: Backbone, image_size: int, mean: Sequence[float], std: Sequence[float]):
+        super().__init__()
+        self.backbone, self.image_size, self.num_features = backbone, image_size, backbone.num_features
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images.float() / 255 if images.dtype == torch.uint8 else images
+        x = ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        return self.backbone(x)

@@ -1,0 +1,70 @@
+"""Make a network's first layers fit the images: their size and their channels."""
+
+import torch
+from torch import Tensor, nn
+
+SMALL_IMAGE = 64  # pixels: up to here the ImageNet stem would throw most of the image away
+_STEM_POOLS = ("maxpool", "features.pool0")  # torchvision's and timm's names for the pool after the stem
+
+
+def fit_stem(net: nn.Module, image_size: int, channels: int) -> list[str]:
+    """Adapt the first convolution in place and say in words what was changed.
+
+    At 64 px and below a strided first convolution becomes 3x3 with stride 1, and the max-pool of
+    the stem goes (SimCLR, app. B.9). Patch embeddings of transformers are left as they are. Another
+    channel count than the convolution's gets a fresh one.
+    """
+    changes = []
+    if image_size <= SMALL_IMAGE:
+        for name in _STEM_POOLS:
+            if _has(net, name):
+                net.set_submodule(name, nn.Identity())
+                changes.append("no max-pool in the stem")
+    found = _first_convolution(net)
+    if found is None:
+        return changes
+    name, conv = found
+    small = image_size <= SMALL_IMAGE and max(conv.stride) > 1 and "patch_embed" not in name
+    if small or conv.in_channels != channels:
+        changes.append(f"{name}: {channels} input channels")
+        if small:
+            changes[-1] += ", 3x3 with stride 1"
+        net.set_submodule(name, _like(conv, channels, small))
+    return changes
+
+
+def _like(conv: nn.Conv2d, channels: int, small: bool) -> nn.Conv2d:
+    bias = conv.bias is not None
+    if small:
+        new = nn.Conv2d(channels, conv.out_channels, 3, stride=1, padding=1, bias=bias)
+    else:
+        new = nn.Conv2d(
+            channels,
+            conv.out_channels,
+            conv.kernel_size,  # type: ignore[arg-type]
+            conv.stride,  # type: ignore[arg-type]
+            conv.padding,  # type: ignore[arg-type]
+            bias=bias,
+        )
+    nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
+    return new
+
+
+def _first_convolution(net: nn.Module) -> tuple[str, nn.Conv2d] | None:
+    return next(((n, m) for n, m in net.named_modules() if isinstance(m, nn.Conv2d)), None)
+
+
+def _has(net: nn.Module, name: str) -> bool:
+    try:
+        return isinstance(net.get_submodule(name), nn.Module)
+    except AttributeError:
+        return False
+
+
+def pooled(features: Tensor) -> Tensor:
+    """Bring features to (B, D): maps (B, D, H, W) and tokens (B, T, D) are averaged."""
+    if features.ndim == 4:
+        return features.mean((2, 3))
+    if features.ndim == 3:
+        return features.mean(1)
+    return torch.flatten(features, 1)

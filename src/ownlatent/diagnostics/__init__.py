@@ -1,0 +1,1 @@
+"""Statistics of embeddings that tell learning from collapse; pure functions on (N, D)."""

@@ -1,0 +1,34 @@
+"""What one could have had without training: the pixels themselves, and the same encoder with random weights."""
+
+import torch
+from torch import Tensor, nn
+
+
+def pixel_features(images: Tensor, centre: Tensor | None = None) -> Tensor:
+    """Pixels as features (N, C * H * W) of uint8 images, in [0, 1], minus `centre` (C * H * W,) if given."""
+    features = images.flatten(1).float() / 255
+    return features if centre is None else features - centre
+
+
+@torch.no_grad()
+def calibrate_batchnorm(encoder: nn.Module, images: Tensor, batch_size: int = 256) -> None:
+    """Set every BatchNorm's running statistics to their average over uint8 images (N, C, H, W).
+
+    A random encoder with the initial statistics (mean 0, variance 1) is weaker than it need be;
+    the comparison is with its strongest form.
+    """
+    norms = [m for m in encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return
+    training, momenta = encoder.training, [m.momentum for m in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average over all batches
+    encoder.train()
+    device = next(encoder.parameters()).device
+    for batch in images.split(batch_size):
+        if len(batch) > 1:
+            encoder(batch.to(device))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    encoder.train(training)

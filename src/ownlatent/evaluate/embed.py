@@ -1,0 +1,34 @@
+"""Images to features, in evaluation mode, in batches."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+@torch.no_grad()
+def embed(
+    encoder: nn.Module | Callable[[Tensor], Tensor],
+    images: Tensor,
+    batch_size: int = 512,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Features (N, D) float32 on the CPU of uint8 images (N, C, H, W).
+
+    A module is put into evaluation mode for the time and then back. dtype bfloat16 runs it under
+    autocast. The module must already be on `device`.
+    """
+    device = torch.device(device)
+    training = encoder.training if isinstance(encoder, nn.Module) else False
+    if isinstance(encoder, nn.Module):
+        encoder.eval()
+    parts = []
+    try:
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+            for batch in images.split(batch_size):
+                parts.append(encoder(batch.to(device, non_blocking=True)).float().cpu())
+    finally:
+        if isinstance(encoder, nn.Module):
+            encoder.train(training)
+    return torch.cat(parts)

@@ -1,0 +1,1 @@
+"""The trained encoder as files that outlive the run."""

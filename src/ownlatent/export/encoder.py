@@ -1,0 +1,76 @@
+"""encoder.safetensors holds the weights, encoder.json what is needed to build the network again."""
+
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
+from torch import nn
+
+from ownlatent import backbones
+from ownlatent.backbones.encoder import Encoder
+from ownlatent.errors import OwnlatentError
+
+FORMAT = 1
+
+
+def save_encoder(encoder: Encoder, folder: Path) -> None:
+    """Write encoder.safetensors and encoder.json into a folder; the weights are the backbone's, unprefixed.
+
+    So they load into the same timm or torchvision network by its own names, apart from a stem that
+    was changed for small images.
+    """
+    stored = {
+        "format": FORMAT,
+        "network": dict(encoder.backbone.spec) if encoder.backbone.spec else None,
+        "num_features": encoder.num_features,
+        "preprocessing": {
+            "image_size": encoder.image_size,
+            "mean": encoder.mean.flatten().tolist(),
+            "std": encoder.std.flatten().tolist(),
+            "range": "images in [0, 1] before mean and std",
+        },
+        "changes": list(encoder.backbone.changes),
+    }
+    save_model(encoder.backbone.net, str(folder / "encoder.safetensors"))
+    (folder / "encoder.json").write_text(json.dumps(stored, indent=2) + "\n")
+
+
+def load_encoder(folder: str | Path, network: nn.Module | None = None) -> Encoder:
+    """The encoder of a run folder, in evaluation mode on the CPU: images in, (B, D) features out.
+
+    network: a fresh module of the same architecture, for runs that trained a module of the user's
+    own. No code of the file is executed. Raises OwnlatentError if the files are missing, broken or
+    do not fit the network.
+    """
+    folder = Path(folder)
+    description, weights = folder / "encoder.json", folder / "encoder.safetensors"
+    if not description.exists() or not weights.exists():
+        raise OwnlatentError(f"{folder} holds no encoder: name a run folder with encoder.json and encoder.safetensors")
+    try:
+        stored = json.loads(description.read_text())
+        spec, preprocessing = stored["network"], stored["preprocessing"]
+        known = stored["format"] == FORMAT
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise OwnlatentError(f"{description} is broken ({error}): export the encoder again") from error
+    if not known:
+        raise OwnlatentError(
+            f"{description} has format {stored['format']}, and this version reads {FORMAT}: update ownlatent"
+        )
+    if network is None and spec is None:
+        raise OwnlatentError(
+            f"{folder} was trained on a module of your own: pass a fresh one, load_encoder(folder, network)"
+        )
+    channels = len(preprocessing["mean"])
+    size = preprocessing["image_size"]
+    if network is not None:
+        backbone = backbones.create(network, channels=channels, image_size=size)
+    else:
+        backbone = backbones.create(spec["name"], channels=channels, image_size=size, **spec["keywords"])
+    try:
+        load_model(backbone.net, str(weights))
+    except (SafetensorError, RuntimeError) as error:
+        raise OwnlatentError(
+            f"{weights} does not fit {description} or is broken: {str(error).splitlines()[0]}"
+        ) from error
+    return Encoder(backbone, size, preprocessing["mean"], preprocessing["std"]).eval()

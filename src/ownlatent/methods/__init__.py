@@ -1,0 +1,43 @@
+"""One file is one method; the file's name is the method's public name."""
+
+import importlib
+import inspect
+import pkgutil
+from typing import TYPE_CHECKING, Any
+
+from ownlatent.errors import OwnlatentError, nearest
+
+if TYPE_CHECKING:
+    from ownlatent.backbones import Backbone
+    from ownlatent.methods._base import Method
+
+
+def names() -> list[str]:
+    """Every method's name, found by listing the files, without importing them."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+
+
+def get(name: str) -> "type[Method]":
+    """The class of a method. Raises OwnlatentError with the nearest names if there is none."""
+    if name not in names():
+        raise OwnlatentError(f"there is no method {name!r}: {nearest(name, names())}")
+    module = importlib.import_module(f"{__name__}.{name}")
+    from ownlatent.methods._base import Method
+
+    own = [c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__]
+    return next(c for c in own if issubclass(c, Method))
+
+
+def settings(name: str) -> dict[str, Any]:
+    """The keywords that a method's constructor takes, with their defaults."""
+    parameters = inspect.signature(get(name)).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def create(name: str, backbone: "Backbone", **keywords: Any) -> "Method":
+    """Build a method around a backbone. Raises OwnlatentError for an unknown method or keyword."""
+    method = get(name)
+    for keyword in keywords:
+        if keyword not in settings(name):
+            raise OwnlatentError(f"{name} takes no setting {keyword!r}: {nearest(keyword, settings(name))}")
+    return method(backbone, **keywords)

@@ -1,0 +1,29 @@
+"""A slowly moving copy of a network."""
+
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+
+
+class EMA(nn.Module):
+    """A copy of a chain of modules whose parameters follow the originals as a moving average.
+
+    Only parameters are averaged. Buffers (BatchNorm statistics) are the copy's own and change by
+    its own forward passes, as in BYOL's released code and every reimplementation of it.
+    """
+
+    def __init__(self, *sources: nn.Module):
+        super().__init__()
+        self.net = nn.Sequential(*(deepcopy(source) for source in sources)).requires_grad_(False)
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+    @torch.no_grad()
+    def update(self, *sources: nn.Module, tau: float) -> None:
+        """target <- tau * target + (1 - tau) * source, exact for tau 0 and 1; sources as in the constructor."""
+        target: list[Tensor] = list(self.net.parameters())
+        online: list[Tensor] = [p for source in sources for p in source.parameters()]
+        torch._foreach_lerp_(target, online, 1 - tau)

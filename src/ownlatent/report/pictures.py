@@ -1,0 +1,76 @@
+"""The static pictures of a run folder."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which the colour-blind can tell apart.
+_BLUE, _ORANGE, _GREEN, _PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+
+
+def draw_views(originals: Sequence[np.ndarray], views: Sequence[Sequence[np.ndarray]], path: Path) -> None:
+    """A row of images and, under each, what the augmentation made of it.
+
+    originals: n arrays (H, W) or (H, W, 3) in [0, 255] uint8; views: V rows of n arrays in [0, 1].
+    """
+    rows = [("image", list(originals)), *((f"view {v + 1}", list(row)) for v, row in enumerate(views))]
+    columns = len(originals)
+    figure = Figure(figsize=(1.15 * columns + 0.6, 1.15 * len(rows)), dpi=150)
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    for row, (name, images) in enumerate(rows):
+        for column in range(columns):
+            axis = axes[row][column]
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.set_frame_on(False)
+            image = images[column]
+            axis.imshow(image, cmap="gray" if image.ndim == 2 else None, vmin=0, vmax=255 if row == 0 else 1)
+        axes[row][0].set_ylabel(name, fontsize=9)
+    figure.subplots_adjust(0.06, 0.01, 0.995, 0.99, 0.05, 0.05)
+    figure.savefig(path)
+
+
+def draw_curves(folder: Path) -> bool:
+    """curves.png from metrics.csv; False, and no picture, if there are no rows to draw."""
+    path = folder / "metrics.csv"
+    if not path.exists():
+        return False
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows:
+        return False
+    panels: list[tuple[str, str, str]] = [
+        ("loss", "loss", _BLUE),
+        ("std", "std of projections x sqrt(d)", _ORANGE),
+        ("lr", "learning rate", _GREEN),
+        ("tau", "tau", _PURPLE),
+        ("images_per_second", "images / s", _BLUE),
+        ("knn", "k-NN accuracy on --val", _ORANGE),
+    ]
+    drawn = [(key, title, colour, *_series(rows, key)) for key, title, colour in panels]
+    drawn = [panel for panel in drawn if len(panel[3])]
+    width = 3
+    height = -(-len(drawn) // width)
+    figure = Figure(figsize=(3.4 * width, 2.4 * height), dpi=150, layout="constrained")
+    axes = np.atleast_1d(figure.subplots(height, width, squeeze=False)).ravel()
+    for axis, (key, title, colour, steps, values) in zip(axes, drawn, strict=False):
+        axis.plot(steps, values, color=colour, linewidth=1.3, marker="o" if len(steps) < 25 else None, markersize=3)
+        axis.set_title(title, fontsize=9)
+        axis.set_xlabel("step", fontsize=8)
+        axis.tick_params(labelsize=7)
+        axis.grid(alpha=0.25)
+        if key in ("std", "knn", "images_per_second"):
+            axis.set_ylim(0, max(values) * 1.1 or 1)
+    for axis in axes[len(drawn) :]:
+        axis.set_visible(False)
+    figure.savefig(folder / "curves.png")
+    return True
+
+
+def _series(rows: list[dict[str, Any]], key: str) -> tuple[list[int], list[float]]:
+    known = [(int(row["step"]), float(row[key])) for row in rows if row.get(key) not in ("", None)]
+    return [step for step, _ in known], [value for _, value in known]

@@ -1,0 +1,1 @@
+"""The training engine: a recipe, a LightningModule and the callbacks around them."""

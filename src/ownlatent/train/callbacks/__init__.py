@@ -1,0 +1,1 @@
+"""What happens around the training steps; callbacks read the method's Output and never its insides."""

@@ -1,0 +1,116 @@
+"""Writes what happens to metrics.csv and TensorBoard, a row every few steps."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from ownlatent.diagnostics.collapse import relative_std
+from ownlatent.errors import OwnlatentError
+from ownlatent.train.module import Pretraining
+
+COLUMNS = (
+    "step",
+    "epoch",
+    "progress",
+    "seconds",
+    "loss",
+    "lr",
+    "tau",
+    "std",
+    "images_per_second",
+    "waiting",
+    "knn",
+)
+
+
+class Metrics(pl.Callback):
+    """One row every `every` optimiser steps; `latest` is the last row, for whoever shows it.
+
+    loss is the mean since the last row, std the relative_std of the projections of one batch,
+    waiting the share of time in which training had no data. Loss and statistics stay on the device
+    between rows. On a loss that is not finite training ends with an OwnlatentError.
+    """
+
+    def __init__(self, folder: Path, loader: Any, steps_per_epoch: float, every: int):
+        self.path, self.loader, self.steps_per_epoch, self.every = (
+            folder / "metrics.csv",
+            loader,
+            steps_per_epoch,
+            every,
+        )
+        self.latest: dict[str, float | int | str] = {}
+        self.knn: float | None = None
+        self.paused = 0.0  # seconds in which other callbacks held training up
+        self._losses: list[torch.Tensor] = []
+        self._last = (0, 0.0, 0.0, 0.0)  # batches, seconds, paused and waited at the last row
+        self._row_step = -1
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, Pretraining)
+        _keep_rows(self.path, trainer.global_step)
+        self._last = (pl_module.batches_seen, pl_module.elapsed, self.paused, self.loader.waited)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, Pretraining) and pl_module.output is not None
+        self._losses.append(pl_module.output.loss.detach())
+        step = trainer.global_step
+        stepped = pl_module.batches_seen % trainer.accumulate_grad_batches == 0
+        if stepped and (step % self.every == 0 or step == 1 or trainer.should_stop):
+            self._write(trainer, pl_module, step)
+
+    def _write(self, trainer: pl.Trainer, module: Pretraining, step: int) -> None:
+        assert module.output is not None
+        loss = torch.stack(self._losses).mean().item()
+        self._losses.clear()
+        if loss != loss or abs(loss) == float("inf"):
+            raise OwnlatentError(
+                f"the loss is {loss} at step {step}, training diverged: lower --optim.lr below {module.recipe.optim.lr:g}"
+            )
+        batches, seconds, paused, waited = self._last
+        self._last = (module.batches_seen, module.elapsed, self.paused, self.loader.waited)
+        span = max(1e-9, self._last[1] - seconds - (self.paused - paused))
+        progress = module.progress
+        recipe = module.recipe
+        assert recipe.batch_size is not None
+        self.latest = {
+            "step": step,
+            "epoch": round(step / self.steps_per_epoch, 3),
+            "progress": round(progress, 5),
+            "seconds": round(module.elapsed, 2),
+            "loss": round(loss, 5),
+            "lr": round(trainer.optimizers[0].param_groups[0]["lr"], 8),
+            "tau": round(module.method.scheduled(progress).get("tau", float("nan")), 6),
+            "std": round(relative_std(module.output.embeddings).item(), 4),
+            "images_per_second": round((self._last[0] - batches) * (recipe.batch_size // recipe.accumulate) / span, 1),
+            "waiting": round((self.loader.waited - waited) / span, 4),
+            "knn": "" if self.knn is None else round(self.knn, 4),
+        }
+        if self.latest["tau"] != self.latest["tau"]:
+            self.latest["tau"] = ""
+        self.knn = None
+        new = not self.path.exists()
+        with self.path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            if new:
+                writer.writeheader()
+            writer.writerow(self.latest)
+        if trainer.logger is not None:
+            numbers = {k: float(v) for k, v in self.latest.items() if k != "step" and v != ""}
+            trainer.logger.log_metrics(numbers, step=step)
+
+
+def _keep_rows(path: Path, step: int) -> None:
+    """Drop the rows after a step, which a resumed run will write again."""
+    if not path.exists():
+        return
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["step"] and int(row["step"]) <= step]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,134 @@
+"""Train a prepared job with Lightning, into its run folder."""
+
+import logging
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from ownlatent.data.loader import Batches, ResidentLoader, StreamingLoader
+from ownlatent.data.resident import Resident
+from ownlatent.errors import OwnlatentError
+from ownlatent.train.callbacks.checkpoint import Checkpoint
+from ownlatent.train.callbacks.knn import KNNMonitor
+from ownlatent.train.callbacks.metrics import Metrics
+from ownlatent.train.callbacks.progress import ProgressBar
+from ownlatent.train.module import Pretraining
+from ownlatent.train.prepare import Job
+
+log = logging.getLogger("ownlatent")
+_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+
+
+def fit(job: Job, folder: Path, resume: bool = False) -> tuple[bool, dict]:
+    """Train until the budget is spent or Ctrl-C is pressed; everything is in `folder` either way.
+
+    resume: go on from the folder's checkpoint, or start if it has none yet. Returns whether the run
+    is finished, and {"steps", "images", "seconds", "images_per_second"}. Raises OwnlatentError if the
+    loss stops being finite or the checkpoint cannot be read.
+    """
+    recipe = job.recipe
+    assert recipe.batch_size and recipe.image_size and recipe.views and recipe.workers is not None
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    start = _batches_seen(checkpoint) if resume and checkpoint.exists() else None
+
+    batches = Batches(len(job.data), recipe.batch_size // recipe.accumulate, recipe.seed, start or 0)
+    loader: ResidentLoader | StreamingLoader
+    if isinstance(job.data, Resident):
+        loader = ResidentLoader(job.data, batches, job.device)
+    else:
+        loader = StreamingLoader(job.data, recipe.views, recipe.image_size, batches, recipe.workers)
+    module = Pretraining(job.method.to(memory_format=torch.channels_last), job.views, recipe, job.budget)
+    metrics = Metrics(folder, loader, job.steps_per_epoch, every=_every(job))
+    callbacks: list[pl.Callback] = [metrics, Checkpoint(folder), ProgressBar(metrics)]
+    if job.val is not None:
+        callbacks.insert(0, KNNMonitor(job.val, job.bank, job.encoder.to(job.device), metrics))
+    torch.manual_seed(recipe.seed)  # for networks with dropout; views and order have their own seeds
+    with _quiet_lightning():
+        trainer = pl.Trainer(
+            accelerator=recipe.accelerator if recipe.accelerator != "cuda" else "gpu",
+            devices=1,
+            precision=_PRECISION[recipe.precision],  # type: ignore[arg-type]
+            accumulate_grad_batches=recipe.accumulate,
+            max_epochs=-1,
+            callbacks=callbacks,
+            logger=TensorBoardLogger(folder, name="tensorboard", version=""),
+            log_every_n_steps=metrics.every,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+        with _interruptible(module):
+            trainer.fit(module, loader, ckpt_path=checkpoint if start is not None else None, weights_only=True)
+    if isinstance(loader, StreamingLoader) and loader.skipped:
+        for name, reason in loader.skipped.items():
+            log.info("skipped    %s: %s", name, reason)
+        log.warning("skipped %d files that cannot be read; log.txt lists them", len(loader.skipped))
+    images = module.batches_seen * batches.batch_size
+    return job.budget.progress(trainer.global_step, module.elapsed) >= 1, {
+        "steps": trainer.global_step,
+        "images": images,
+        "seconds": round(module.elapsed, 2),
+        "images_per_second": round(images / max(module.elapsed, 1e-9), 1),
+    }
+
+
+def _every(job: Job) -> int:
+    """Steps between two rows of metrics: twenty an epoch, and no fewer than ten in the whole run."""
+    every = max(1, min(50, int(job.steps_per_epoch / 20)))
+    return min(every, max(1, job.budget.steps // 10)) if job.budget.steps else every
+
+
+def _batches_seen(checkpoint: Path) -> int:
+    try:
+        return torch.load(checkpoint, map_location="cpu", weights_only=True)["ownlatent"]["batches_seen"]
+    except Exception as error:  # torch and pickle raise many kinds on a broken file
+        raise OwnlatentError(
+            f"{checkpoint} cannot be read ({type(error).__name__}): give --overwrite to start again, or another --out"
+        ) from error
+
+
+@contextmanager
+def _interruptible(module: Pretraining) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end training after the step under way; a second Ctrl-C ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if module.stop_requested:
+            raise KeyboardInterrupt
+        module.stop_requested = True
+        log.warning("stopping after this step; everything will be saved")
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Lightning's notes about its own defaults are not news to a user of this package."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", message=".*(lr_scheduler|dataloader|resum|TensorBoard|isinstance).*")
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,83 @@
+"""The only LightningModule: one method, its views and its schedule."""
+
+from time import perf_counter
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from ownlatent.augment.views import MultiView
+from ownlatent.data.loader import generator
+from ownlatent.methods._base import Method
+from ownlatent.optim.create import create
+from ownlatent.optim.schedules import warmup_cosine
+from ownlatent.train.budget import Budget
+from ownlatent.train.recipe import Recipe
+from ownlatent.types import Output, Views
+
+
+class Pretraining(pl.LightningModule):
+    """Trains a method on endless batches until the budget is spent.
+
+    One step count drives the learning rate and the method's own schedules. `output` is what the
+    method last returned, for the callbacks.
+    """
+
+    def __init__(self, method: Method, views: MultiView, recipe: Recipe, budget: Budget):
+        super().__init__()
+        self.method, self.views, self.recipe, self.budget = method, views, recipe, budget
+        self.output: Output | None = None
+        self.batches_seen = 0
+        self.stop_requested = False
+        self._elapsed_before = 0.0
+        self._began: float | None = None
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training so far, those before a resume included."""
+        return self._elapsed_before + (perf_counter() - self._began if self._began is not None else 0.0)
+
+    @property
+    def progress(self) -> float:
+        return self.budget.progress(self.trainer.global_step, self.elapsed)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        optim = self.recipe.optim
+        assert optim.name is not None and optim.lr is not None and optim.weight_decay is not None
+        return create(optim.name, self.method.param_groups(), optim.lr, optim.weight_decay, optim.momentum, optim.eta)
+
+    def on_train_start(self) -> None:
+        self._began = perf_counter()
+
+    def on_train_end(self) -> None:
+        self._elapsed_before, self._began = self.elapsed, None
+
+    def on_after_batch_transfer(self, batch: dict, dataloader_idx: int) -> Views:
+        # Here and not in training_step: there autocast would round the images to bfloat16.
+        draws = generator(self.recipe.seed, batch["number"])
+        if "crops" in batch:
+            return self.views.of_crops(batch["crops"], draws)
+        return self.views.of_images(batch["images"], draws)
+
+    def training_step(self, batch: Views, batch_idx: int) -> Tensor:
+        self.output = self.method(batch)
+        self.batches_seen += 1
+        return self.output.loss
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        progress = self.progress
+        assert self.recipe.optim.warmup is not None
+        for group in optimizer.param_groups:
+            group["lr"] = warmup_cosine(progress, group["base_lr"], self.recipe.optim.warmup)
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.method.after_step(progress)
+        if self.progress >= 1 or self.stop_requested:
+            self.trainer.should_stop = True
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint["ownlatent"] = {"batches_seen": self.batches_seen, "elapsed": self.elapsed}
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        self.batches_seen = checkpoint["ownlatent"]["batches_seen"]
+        self._elapsed_before = checkpoint["ownlatent"]["elapsed"]

@@ -1,0 +1,270 @@
+"""From a recipe to everything that a run needs: data, networks, views, budget."""
+
+import logging
+import os
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ownlatent import backbones, methods
+from ownlatent.augment.normalize import IMAGENET_MEAN, IMAGENET_STD
+from ownlatent.augment.views import MultiView
+from ownlatent.backbones.encoder import Encoder
+from ownlatent.data.decode import fit_square
+from ownlatent.data.loader import generator, order
+from ownlatent.data.resident import MixedSizes, Resident, fits_memory, load_resident
+from ownlatent.data.source import Source, Unreadable, open_source
+from ownlatent.errors import OwnlatentError
+from ownlatent.methods._base import Method
+from ownlatent.train.budget import Budget
+from ownlatent.train.precision import choose_precision
+from ownlatent.train.recipe import Recipe, check
+from ownlatent.train.resolve import Facts, describe, resolve
+
+log = logging.getLogger("ownlatent")
+_CALIBRATING = 5000  # training images that set the untrained encoder's BatchNorm
+_SAMPLED = 512  # images looked at to learn the sizes and, where needed, mean and std
+
+
+@dataclass
+class Job:
+    """A run, ready to start: nothing here depends on whether it is new or resumed."""
+
+    recipe: Recipe
+    data: Resident | Source
+    bank: Resident | None
+    """Labelled training images, which only the built-in photographs have: a folder's labels are unknown."""
+    val: Resident | None
+    method: Method
+    views: MultiView
+    encoder: Encoder
+    untrained: Encoder
+    budget: Budget
+    steps_per_epoch: float
+    device: torch.device
+
+    @property
+    def resident(self) -> bool:
+        return isinstance(self.data, Resident)
+
+
+def prepare(recipe: Recipe, view_changes: dict[str, Any] | None = None, network: nn.Module | None = None) -> Job:
+    """Open the data, choose what the recipe leaves open, build the networks; nothing is written.
+
+    view_changes: dotted changes to the views, applied after the views are chosen. network: a module
+    of the user's own instead of a named backbone. Raises OwnlatentError before anything slow if the
+    recipe is wrong.
+    """
+    check(recipe)
+    for setting in recipe.method_settings:
+        if setting not in methods.settings(recipe.method):
+            raise OwnlatentError(
+                f"{recipe.method} takes no setting --method.{setting}: it has "
+                + ", ".join(f"--method.{name}" for name in methods.settings(recipe.method))
+            )
+    if recipe.backbone and network is None:
+        backbones.check_name(recipe.backbone)
+    device = choose_device(recipe.accelerator)
+    source = open_source(recipe.data)
+    samples = _sample(source)
+    shapes = [image.shape for image in samples]
+    sides = sorted(min(shape[1:]) for shape in shapes)
+    facts = Facts(len(source), shapes[0][0], sides[len(sides) // 2], device.type)
+    if network is not None:
+        recipe = replace(recipe, backbone=type(network).__name__)
+    recipe = resolve(recipe, facts, view_changes or {})
+    data = _load(source, recipe)
+    recipe = replace(recipe, loading="resident" if isinstance(data, Resident) else "streaming")
+    assert recipe.image_size is not None
+    val = _load_val(recipe, facts.channels) if recipe.val else None
+    labelled = val is not None and source.classes is not None
+    bank = load_labelled(recipe.data, facts.channels, recipe.image_size) if labelled else None
+
+    assert recipe.batch_size and recipe.backbone and recipe.views
+    mean, std = _statistics(samples)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        backbone = backbones.create(
+            network if network is not None else recipe.backbone,
+            channels=facts.channels,
+            image_size=recipe.image_size,
+            **recipe.backbone_settings,
+        )
+        method = methods.create(recipe.method, backbone, **recipe.method_settings)
+    micro_batch = recipe.batch_size // recipe.accumulate
+    if micro_batch < method.min_batch:
+        raise OwnlatentError(
+            f"{recipe.method} normalises over the batch and needs at least {method.min_batch} images in each pass, "
+            f"not {micro_batch}: raise --batch-size or lower --accumulate"
+        )
+    why = "as asked"
+    if recipe.precision == "auto":
+        precision, why = choose_precision(backbone, facts.channels, recipe.image_size, device)
+        recipe = replace(recipe, precision=precision)
+    recipe = replace(recipe, accelerator=device.type)
+
+    count = len(data)
+    steps_per_epoch = (count // micro_batch) / recipe.accumulate
+    if steps_per_epoch == 0:
+        raise OwnlatentError(
+            f"only {count} images can be read, fewer than a batch of {recipe.batch_size}: give --batch-size {count}"
+        )
+    seconds = None if recipe.minutes is None else recipe.minutes * 60
+    steps = None if recipe.epochs is None else max(1, round(recipe.epochs * steps_per_epoch))
+    parameters = sum(p.numel() for p in backbone.parameters()) / 1e6
+    for line in [
+        f"data       {source.name}: {count} images, {facts.channels} channels, {_resident_words(data)}",
+        *describe(recipe),
+        *([f"           {change}" for change in backbone.changes]),
+        f"network    {parameters:.2f} M parameters, {backbone.num_features} features",
+        f"hardware   {device.type}, precision {recipe.precision} ({why})",
+    ]:
+        log.info(line)
+    assert recipe.image_size and recipe.views
+    encoder = Encoder(backbone, recipe.image_size, mean, std)
+    return Job(
+        recipe=recipe,
+        data=data,
+        bank=bank,
+        val=val,
+        method=method,
+        views=MultiView(recipe.views, recipe.image_size, mean, std),
+        encoder=encoder,
+        untrained=deepcopy(encoder),
+        budget=Budget(steps, seconds),
+        steps_per_epoch=steps_per_epoch,
+        device=device,
+    )
+
+
+def choose_device(accelerator: str) -> torch.device:
+    """The device that `auto`, `cpu`, `cuda` or `mps` names. Raises OwnlatentError if it is not there."""
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if accelerator == "auto":
+        return torch.device(next(name for name in ("cuda", "mps", "cpu") if present[name]))
+    if not present[accelerator]:
+        raise OwnlatentError(f"this machine has no {accelerator} device that torch can use: leave --accelerator auto")
+    return torch.device(accelerator)
+
+
+def load_labelled(name: str, channels: int, image_size: int) -> Resident:
+    """A labelled source as an evaluator sees it: every image (channels, size, size), in memory."""
+    source = open_source(name, labelled=True)
+    if source.classes is None:
+        raise OwnlatentError(f"{name} has no labels: give a folder with a subfolder for each class")
+
+    def fit(image: Tensor) -> Tensor:
+        return _to_channels(fit_square(image, image_size), channels)
+
+    loaded = load_resident(source, fit)
+    for path, reason in loaded.skipped:
+        log.info("skipped    %s: %s", path, reason)
+    return loaded
+
+
+def calibration_images(job: Job) -> Tensor:
+    """Training images (N, C, S, S) as an evaluator sees them, spread over the data, at most a few thousand."""
+    assert job.recipe.image_size is not None
+    every = max(1, len(job.data) // _CALIBRATING)
+    readable = (_read_or_none(job.data, index) for index in range(0, len(job.data), every))
+    return torch.stack([fit_square(image, job.recipe.image_size) for image in readable if image is not None])
+
+
+def example_views(job: Job, count: int) -> tuple[list[np.ndarray], list[list[np.ndarray]]]:
+    """The first images of a fixed shuffle, squared, uint8, and V rows of what augmentation makes of them, in [0, 1]."""
+    draws = generator(job.recipe.seed, 0)
+    size = job.views.size
+    shuffled = order(len(job.data), job.recipe.seed, 0).tolist()
+    readable = (_read_or_none(job.data, index) for index in shuffled)
+    images = [image for _, image in zip(range(count), (i for i in readable if i is not None), strict=False)]
+    # One image at a time: they may differ in size.
+    rows = [job.views.of_images(image.unsqueeze(0), draws) for image in images]
+    mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (job.views.mean, job.views.std))
+    views = [[_to_array((row[v][0] * std + mean).clamp(0, 1)) for row in rows] for v in range(len(job.views.views))]
+    return [_to_array(fit_square(image, size)) for image in images], views
+
+
+def _read_or_none(data: Resident | Source, index: int) -> Tensor | None:
+    try:
+        return data[index].image
+    except Unreadable:
+        return None
+
+
+def _to_array(image: Tensor) -> np.ndarray:
+    """(C, H, W) to an array that can be drawn: (H, W) for one channel, else (H, W, 3)."""
+    array = image.numpy().transpose(1, 2, 0)
+    return array[:, :, :3] if array.shape[2] >= 3 else array[:, :, 0]
+
+
+def _load(source: Source, recipe: Recipe) -> Resident | Source:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    wanted = recipe.loading
+    if wanted == "streaming" or (wanted == "auto" and not fits_memory(source, memory // 4)):
+        return source
+    try:
+        loaded = load_resident(source)
+    except MixedSizes as error:
+        if wanted == "resident":
+            raise OwnlatentError(f"{error}, so they do not fit one tensor: use --loading streaming") from error
+        return source
+    for path, reason in loaded.skipped[:1000]:
+        log.info("skipped    %s: %s", path, reason)
+    if loaded.skipped:
+        log.warning("skipped %d of %d files that cannot be read; log.txt lists them", len(loaded.skipped), len(source))
+    return loaded
+
+
+def _load_val(recipe: Recipe, channels: int) -> Resident:
+    assert recipe.val is not None and recipe.image_size is not None
+    val = load_labelled(recipe.val, channels, recipe.image_size)
+    if len(val) < 2:
+        raise OwnlatentError(f"{recipe.val} holds one image: k-NN needs at least two")
+    log.info("val        %s: %d images, %d classes", recipe.val, len(val), len(val.classes or ()))
+    return val
+
+
+def _sample(source: Source) -> list[Tensor]:
+    """Readable images spread over the source. Raises OwnlatentError if none of them can be read."""
+    images: list[Tensor] = []
+    reason = ""
+    for index in range(0, len(source), max(1, len(source) // _SAMPLED)):
+        try:
+            images.append(source[index].image)
+        except Unreadable as error:
+            reason = str(error)
+    if not images:
+        raise OwnlatentError(
+            f"no image of a sample of {source.name} can be read ({reason}): check that the files are complete"
+        )
+    return images
+
+
+def _statistics(images: Sequence[Tensor]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std per channel: ImageNet's for colour images, as in the papers, else measured on the sample."""
+    if images[0].shape[0] == 3:
+        return IMAGENET_MEAN, IMAGENET_STD
+    pixels = (
+        torch.cat([image.flatten(1)[:, :: max(1, image[0].numel() // 4096)] for image in images], dim=1).float() / 255
+    )
+    mean, std = pixels.mean(1), pixels.std(1).clamp(min=1e-3)
+    return tuple(round(v, 4) for v in mean.tolist()), tuple(round(v, 4) for v in std.tolist())
+
+
+def _to_channels(image: Tensor, channels: int) -> Tensor:
+    if image.shape[0] == channels:
+        return image
+    if channels == 1:
+        return image.float().mean(0, keepdim=True).round().to(torch.uint8)
+    return image[:1].expand(channels, -1, -1)
+
+
+def _resident_words(data: Resident | Source) -> str:
+    if isinstance(data, Resident):
+        return f"{data.images.shape[3]}x{data.images.shape[2]} px, in memory ({data.images.nbytes / 2**20:.0f} MiB)"
+    return "streamed from disk"

@@ -1,0 +1,228 @@
+"""A recipe: everything that decides what a run does, typed, frozen, and editable by dotted names."""
+
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ownlatent.augment.recipes import View
+from ownlatent.errors import OwnlatentError, nearest
+
+CHOICES = {
+    "accelerator": ("auto", "cpu", "cuda", "mps"),
+    "precision": ("auto", "32", "bf16", "16"),
+    "loading": ("auto", "resident", "streaming"),
+    "optim.name": ("adamw", "lars", "sgd"),
+}
+
+
+def _option(help: str, default: Any = None) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class Optim:
+    """The optimiser and its schedule. The learning rate is the peak, for the whole batch."""
+
+    name: str | None = _option("sgd, adamw or lars")
+    lr: float | None = _option("peak learning rate, as used (no further scaling)")
+    weight_decay: float | None = _option("decay of weights; biases and norms are never decayed")
+    momentum: float = _option("momentum of sgd and lars", 0.9)
+    eta: float = _option("trust coefficient of lars", 1e-3)
+    warmup: float | None = _option("share of the run over which the rate rises from 0 to its peak")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a run does. None means: choose by the images, their number and the hardware.
+
+    `resolve` fills in every None; the resolved recipe is kept in the run folder and repeats the run.
+    """
+
+    data: str = _option("folder of images, or photos:train for the built-in photographs", "")
+    val: str | None = _option("folder with class subfolders: k-NN accuracy is measured on it, never trained on")
+    method: str = _option("the method", "byol")
+    backbone: str | None = _option("any timm or torchvision name, or one of ownlatent's small networks")
+    epochs: float | None = _option("length of the run in passes over the data")
+    minutes: float | None = _option("length of the run in minutes of training, instead of --epochs")
+    image_size: int | None = _option("side of the views in pixels")
+    batch_size: int | None = _option("images per optimiser step")
+    accumulate: int = _option("split each batch into this many passes, to save memory", 1)
+    seed: int = _option("seed of weights, order and views", 0)
+    accelerator: str = _option("auto, cpu, cuda or mps", "auto")
+    precision: str = _option("auto (measured), 32, bf16 or 16", "auto")
+    loading: str = _option("auto, resident (all images in memory) or streaming (worker processes)", "auto")
+    workers: int | None = _option("worker processes that decode images, when streaming")
+    optim: Optim = field(default_factory=Optim)
+    views: tuple[View, ...] | None = None
+    method_settings: dict[str, Any] = field(default_factory=dict)
+    backbone_settings: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> "Recipe":
+        """Read a recipe.json. Raises OwnlatentError for a missing or broken file or an unknown field."""
+        try:
+            stored = json.loads(path.read_text())
+        except FileNotFoundError:
+            raise OwnlatentError(f"there is no recipe {path}: name a recipe.json of a run folder") from None
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise OwnlatentError(f"{path} is not a recipe ({error}): name a recipe.json of a run folder") from error
+        if not isinstance(stored, dict):
+            raise OwnlatentError(f"{path} is not a recipe: name a recipe.json of a run folder")
+        return edit(cls(), stored)
+
+
+def edit(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """A copy with fields changed by dotted name, such as {"optim.lr": 0.2, "views.0.blur": 0.5}.
+
+    Values may be typed or text as on the command line. `method.X` and `backbone.X` set keywords of
+    the method's and the backbone's constructor; `views.X` without a number changes every view.
+    Raises OwnlatentError for an unknown name, with the nearest ones, or a value of the wrong type.
+    """
+    for name, value in changes.items():
+        recipe = _set(recipe, name.replace("-", "_").split("."), value, name)
+    return recipe
+
+
+def check(recipe: Recipe) -> None:
+    """Refuse values out of range. Raises OwnlatentError."""
+    values = {**asdict(recipe), **{f"optim.{k}": v for k, v in asdict(recipe.optim).items()}}
+    for name, choices in CHOICES.items():
+        if values[name] is not None and values[name] not in choices:
+            raise OwnlatentError(f"{_flag(name)} is one of {', '.join(choices)}, not {values[name]!r}")
+    for name in ("epochs", "minutes", "image_size", "batch_size", "accumulate", "optim.lr", "optim.eta"):
+        if values[name] is not None and not values[name] > 0:
+            raise OwnlatentError(f"{_flag(name)} must be greater than 0, not {values[name]}")
+    for name in ("workers", "seed", "optim.weight_decay"):
+        if values[name] is not None and not values[name] >= 0:
+            raise OwnlatentError(f"{_flag(name)} must be at least 0, not {values[name]}")
+    for name in ("optim.momentum", "optim.warmup"):
+        if values[name] is not None and not 0 <= values[name] < 1:
+            raise OwnlatentError(f"{_flag(name)} must be at least 0 and below 1, not {values[name]}")
+    if recipe.image_size is not None and recipe.image_size < 8:
+        raise OwnlatentError(f"--image-size must be at least 8 pixels, not {recipe.image_size}")
+    if recipe.epochs is not None and recipe.minutes is not None:
+        raise OwnlatentError("--epochs and --minutes exclude each other: give the one that should decide")
+    if recipe.batch_size is not None and recipe.batch_size % recipe.accumulate:
+        raise OwnlatentError(
+            f"--batch-size {recipe.batch_size} is not a multiple of --accumulate {recipe.accumulate}: make it one"
+        )
+    for number, view in enumerate(recipe.views or ()):
+        _check_view(number, view)
+
+
+def option_names() -> list[str]:
+    """Every dotted name that `edit` knows by itself."""
+    plain = [f.name for f in fields(Recipe) if f.name not in ("optim", "views", "method_settings", "backbone_settings")]
+    return plain + [f"optim.{f.name}" for f in fields(Optim)] + [f"views.{f.name}" for f in fields(View)]
+
+
+def _check_view(number: int, view: View) -> None:
+    for name in ("flip", "jitter", "grayscale", "blur", "solarize"):
+        if not 0 <= getattr(view, name) <= 1:
+            raise OwnlatentError(f"--views.{number}.{name} is a probability from 0 to 1, not {getattr(view, name)}")
+    low, high = view.crop_scale
+    if not 0 < low <= high <= 1:
+        raise OwnlatentError(f"--views.{number}.crop-scale is two rising fractions in (0, 1], not {low}, {high}")
+    if not 0 < view.crop_ratio[0] <= view.crop_ratio[1]:
+        raise OwnlatentError(f"--views.{number}.crop-ratio is two rising positive numbers")
+    if not 0 < view.blur_sigma[0] <= view.blur_sigma[1]:
+        raise OwnlatentError(f"--views.{number}.blur-sigma is two rising positive numbers of pixels")
+
+
+def _set(target: Any, path: list[str], value: Any, name: str) -> Any:
+    head, rest = path[0], path[1:]
+    if isinstance(target, Recipe):
+        if rest and head in ("method", "backbone"):
+            field_name = f"{head}_settings"
+            settings: Any = {**getattr(target, field_name), ".".join(rest): _guess(value)}
+            return replace(target, **{field_name: settings})
+        if head == "views":
+            return replace(target, views=_set_views(target.views or (), rest, value, name))
+    hints = typing.get_type_hints(type(target))
+    if head not in hints:
+        raise OwnlatentError(f"there is no option {_flag(name)}: {nearest(name, map(_flag, option_names()))}")
+    if rest:
+        if not is_dataclass(getattr(target, head)):
+            raise OwnlatentError(f"there is no option {_flag(name)}: {nearest(name, map(_flag, option_names()))}")
+        return replace(target, **{head: _set(getattr(target, head), rest, value, name)})
+    if is_dataclass(hints[head]) and isinstance(value, Mapping):
+        inner = getattr(target, head)
+        for key, item in value.items():
+            inner = _set(inner, [key], item, f"{name}.{key}")
+        return replace(target, **{head: inner})
+    return replace(target, **{head: _coerce(value, hints[head], name)})
+
+
+def _set_views(views: tuple[View, ...], path: list[str], value: Any, name: str) -> tuple[View, ...] | None:
+    if not path:  # a whole list, as a recipe.json holds it
+        if value is None:
+            return None
+        rows = []
+        for number, row in enumerate(value):
+            view = View()
+            for key, item in (asdict(row) if isinstance(row, View) else row).items():
+                view = _set(view, [key], item, f"views.{number}.{key}")
+            rows.append(view)
+        return tuple(rows)
+    if path[0].isdigit():
+        number = int(path[0])
+        if number >= len(views) or len(path) != 2:
+            last = len(views) - 1
+            raise OwnlatentError(
+                f"there is no option {_flag(name)}: views are numbered 0 to {last}, as in --views.0.blur"
+            )
+        changed = _set(views[number], path[1:], value, name)
+        return (*views[:number], changed, *views[number + 1 :])
+    return tuple(_set(view, path, value, name) for view in views)
+
+
+def _coerce(value: Any, hint: Any, name: str) -> Any:
+    """The value as the annotated type; text is read as the command line gives it."""
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None or (value in ("none", "auto") and type(None) in options):
+        if type(None) in options:
+            return None
+        raise OwnlatentError(f"{_flag(name)} needs a value")
+    wanted = next(o for o in options if o is not type(None))
+    origin = typing.get_origin(wanted)
+    try:
+        if origin is tuple:
+            items = value.split(",") if isinstance(value, str) else list(value)
+            kinds = typing.get_args(wanted)
+            if len(items) != len(kinds):
+                raise ValueError
+            return tuple(_coerce(item, kind, name) for item, kind in zip(items, kinds, strict=True))
+        if origin is dict:
+            return dict(value)
+        if wanted is str:
+            return str(value)
+        number = float(value)
+        if number != number or isinstance(value, bool) or (wanted is int and number != int(number)):
+            raise ValueError
+        return wanted(number)
+    except (TypeError, ValueError, OverflowError):
+        expected = {int: "a whole number", float: "a number"}.get(
+            wanted, "numbers with a comma between them, as in 0.2,1.0"
+        )
+        raise OwnlatentError(f"{_flag(name)} takes {expected}, not {value!r}") from None
+
+
+def _guess(value: Any) -> Any:
+    """A setting of a constructor has no annotation here: read text as JSON where it is JSON."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return {"True": True, "False": False, "None": None}.get(value, value)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")

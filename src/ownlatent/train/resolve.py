@@ -1,0 +1,107 @@
+"""Defaults that follow the images, their number and the hardware, each with its reason in words."""
+
+import os
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ownlatent.augment.recipes import RECIPES
+from ownlatent.errors import OwnlatentError
+from ownlatent.methods import settings
+from ownlatent.train.recipe import Recipe, check, edit
+
+SMALL = 64  # pixels: up to here networks get a small stem and views are not blurred
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known before anything is chosen. side: the images' shorter side in pixels, at the median."""
+
+    num_images: int
+    channels: int
+    side: int
+    device: str
+
+
+def resolve(recipe: Recipe, facts: Facts, view_changes: dict[str, Any]) -> Recipe:
+    """The recipe with every None filled in and the changes to views applied. Raises OwnlatentError."""
+    small_machine = facts.device == "cpu"
+    size = recipe.image_size or _image_size(facts.side, small_machine)
+    batch = recipe.batch_size or _batch_size(facts.num_images, recipe.accumulate)
+    if facts.num_images < batch:
+        raise OwnlatentError(
+            f"there are {facts.num_images} images, fewer than a batch of {batch}: "
+            f"give --batch-size {_batch_size(facts.num_images, recipe.accumulate)} or more images"
+        )
+    small = size <= SMALL
+    backbone = recipe.backbone
+    if backbone is None and small_machine:
+        backbone = "resnet10_w32" if small else "resnet18"
+    elif backbone is None:
+        backbone = "resnet18" if small else "resnet50"
+    epochs = recipe.epochs
+    if epochs is None and recipe.minutes is None:
+        epochs = min(800, max(20, round(2_000_000 / facts.num_images)))
+    workers = recipe.workers if recipe.workers is not None else min(8, os.cpu_count() or 1)
+    views = recipe.views or RECIPES["byol_small" if small else "byol"]
+    resolved = replace(
+        recipe,
+        image_size=size,
+        batch_size=batch,
+        backbone=backbone,
+        epochs=epochs,
+        workers=workers,
+        views=views,
+        optim=_optim(recipe, batch),
+        method_settings={**settings(recipe.method), **_heads(small_machine), **recipe.method_settings},
+    )
+    resolved = edit(resolved, view_changes)
+    check(resolved)
+    return resolved
+
+
+def _image_size(side: int, small_machine: bool) -> int:
+    """The largest usual size that does not enlarge the images, at most 96 px without an accelerator."""
+    most = 96 if small_machine else 224
+    usual = [size for size in (32, 48, 64, 96, 128, 160, 192, 224) if size <= min(side, most)]
+    return max(usual, default=max(8, side))
+
+
+def _batch_size(num_images: int, accumulate: int) -> int:
+    """The largest power of two up to 256 that leaves eight steps an epoch, but at least 32 where there are as many."""
+    size = 256
+    while size > 32 and size * 8 > num_images:
+        size //= 2
+    size = min(size, num_images)
+    return max(1, size // accumulate) * accumulate
+
+
+def _optim(recipe: Recipe, batch: int) -> Any:
+    given = recipe.optim
+    name = given.name or "sgd"
+    per_256, decay = {"sgd": (0.06, 5e-4), "lars": (0.45, 1e-6), "adamw": (2e-3, 0.05)}.get(name, (0.06, 5e-4))
+    return replace(
+        given,
+        name=name,
+        lr=per_256 * batch / 256 if given.lr is None else given.lr,
+        weight_decay=decay if given.weight_decay is None else given.weight_decay,
+        warmup=0.05 if given.warmup is None else given.warmup,
+    )
+
+
+def _heads(small_machine: bool) -> dict[str, Any]:
+    return {"hidden": 512, "projection": 128, "tau": 0.99} if small_machine else {"hidden": 4096, "projection": 256}
+
+
+def describe(recipe: Recipe) -> list[str]:
+    """The resolved recipe in a few lines for people."""
+    length = f"{recipe.minutes:g} minutes" if recipe.minutes else f"{recipe.epochs:g} epochs"
+    optim = recipe.optim
+    heads = ", ".join(f"{k} {v}" for k, v in recipe.method_settings.items())
+    low, high = recipe.views[0].crop_scale if recipe.views else (0, 0)
+    return [
+        f"method     {recipe.method} ({heads})",
+        f"backbone   {recipe.backbone} at {recipe.image_size} px",
+        f"length     {length}, batches of {recipe.batch_size}",
+        f"optimiser  {optim.name}, lr {optim.lr:g}, weight decay {optim.weight_decay:g}, warm-up {optim.warmup:.0%}",
+        f"views      {len(recipe.views or ())}, crops of {low:g} to {high:g} of the image",
+    ]
