@@ -1,7 +1,9 @@
 """The front door: the verbs of the command line, as functions."""
 
+import itertools
 import json
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -46,6 +48,8 @@ def pretrain(
         fields["backbone"] = backbone
     if data is not None:
         fields["data"] = str(data)
+    if resume and (overwrite or recipe is not None):
+        raise OwnlatentError("--resume goes on with a run as it is: leave out --overwrite and --recipe")
     if resume:
         return _resume(out, fields, network)
     start = recipe if isinstance(recipe, Recipe) else Recipe.load(Path(recipe)) if recipe else Recipe()
@@ -55,12 +59,7 @@ def pretrain(
         raise OwnlatentError("name the folder of images: ownlatent pretrain FOLDER")
     late = {name: value for name, value in fields.items() if name.startswith("views.")}
     folder = Path(out) if out else Path("runs") / f"{_short_name(start.data)}-{start.method}"
-    if (folder / "recipe.json").exists() and not overwrite:
-        raise OwnlatentError(
-            f"{folder} already holds a run: give --resume to go on with it, --overwrite to replace it, or another --out"
-        )
-    if folder.exists() and not folder.is_dir():
-        raise OwnlatentError(f"{folder} is a file: give another --out")
+    _check_folder(folder, start.data, overwrite)
     with _logging() as buffered:
         from ownlatent.train.prepare import prepare
 
@@ -71,6 +70,20 @@ def pretrain(
             raise OwnlatentError(f"cannot write to {folder} ({error.strerror}): give another --out") from error
         with _log_file(folder, buffered):
             return _train(job, folder)
+
+
+def demo(*, out: str | Path | None = None, overwrite: bool = False, **fields: Any) -> Run:
+    """The main job on real photographs that need no download: train, compare with the baselines, draw.
+
+    out: the run folder, by default the first of runs/demo, runs/demo-2, ... that is free. fields: as
+    for `pretrain`, such as minutes=1.
+    """
+    from ownlatent.recipes.photos import photos
+
+    if out is None:
+        numbered = (Path("runs") / (f"demo-{n}" if n > 1 else "demo") for n in itertools.count(1))
+        out = next(folder for folder in numbered if not folder.exists())
+    return pretrain(recipe=photos(), out=out, overwrite=overwrite, **fields)
 
 
 def load_encoder(folder: str | Path, network: "nn.Module | None" = None) -> "nn.Module":
@@ -88,7 +101,7 @@ def _resume(out: str | Path | None, fields: dict[str, Any], network: "nn.Module 
         raise OwnlatentError("name the run to go on with: --out RUN --resume")
     run = Run(out)
     recipe = run.recipe
-    changed = [name for name, value in fields.items() if edit(recipe, {name: value}) != recipe]
+    changed = [name for name, value in fields.items() if _changes(recipe, name, value)]
     if changed:
         flags = ", ".join("--" + name.replace("_", "-") for name in changed)
         raise OwnlatentError(
@@ -96,24 +109,22 @@ def _resume(out: str | Path | None, fields: dict[str, Any], network: "nn.Module 
         )
     if run.results.get("finished"):
         raise OwnlatentError(f"{out} is finished: there is nothing to resume; give another --out for a new run")
-    with _logging() as buffered, _log_file(run.folder, buffered):
+    with _logging() as buffered:
         from ownlatent.train.prepare import prepare
 
         log.info("resuming   %s", run.folder)
-        return _train(prepare(recipe, network=network), run.folder, resume=True)
+        job = prepare(recipe, network=network)
+        with _log_file(run.folder, buffered):
+            return _train(job, run.folder, resume=True)
 
 
-def demo(*, out: str | Path = Path("runs") / "demo", minutes: float | None = None) -> Run:
-    """The main job on real photographs that need no download: train, compare with the baselines, draw.
-
-    out: the run folder; a former demo in it is replaced, any other run is not. minutes: of training.
-    """
-    from ownlatent.recipes.photos import photos
-
-    folder = Path(out)
-    recipe = photos() if minutes is None else photos(minutes)
-    former = (folder / "recipe.json").exists() and Run(folder).recipe.data == recipe.data
-    return pretrain(recipe=recipe, out=folder, overwrite=former)
+def _changes(recipe: Recipe, name: str, value: Any) -> bool:
+    """Whether an option given beside --resume asks for something else than the run was started with."""
+    if value in ("auto", None):  # whatever was chosen then
+        return False
+    if name in ("data", "val"):
+        return Path(value) != Path(getattr(recipe, name) or "")
+    return edit(recipe, {name: value}) != recipe
 
 
 def _train(job: "Job", folder: Path, resume: bool = False) -> Run:
@@ -164,19 +175,51 @@ def _draw_example_views(job: "Job", folder: Path) -> None:
     draw_views(originals, views, folder / "views.png")
 
 
+_FILES = (
+    "recipe.json",
+    "env.json",
+    "results.json",
+    "metrics.csv",
+    "log.txt",
+    "views.png",
+    "curves.png",
+    "encoder.json",
+    "encoder.safetensors",
+)
+_FOLDERS = ("checkpoints", "tensorboard")
+
+
+def _check_folder(folder: Path, data: str, overwrite: bool) -> None:
+    """Refuse a run folder whose content would be lost, or that lies among the training images."""
+    if folder.exists() and not folder.is_dir():
+        raise OwnlatentError(f"{folder} is a file: give another --out")
+    if (folder / "recipe.json").exists():
+        if not overwrite:
+            raise OwnlatentError(
+                f"{folder} already holds a run: go on with it by `ownlatent pretrain --out {folder} --resume`, "
+                "replace it by --overwrite, or give another --out"
+            )
+    elif taken := [name for name in (*_FILES, *_FOLDERS) if (folder / name).exists()]:
+        raise OwnlatentError(f"{folder} holds no run, but a {taken[0]} that would be lost: give another --out")
+    if Path(data).is_dir() and folder.resolve().is_relative_to(Path(data).resolve()):
+        raise OwnlatentError(
+            f"{folder} lies inside the images' folder, which would mix pictures in: give another --out"
+        )
+
+
 def _make_way(folder: Path) -> None:
     """An empty run folder: the files of a former run go, anything else in the folder stays."""
-    for name in ("recipe.json", "env.json", "results.json", "metrics.csv", "log.txt", "views.png", "curves.png"):
+    for name in _FILES:
         (folder / name).unlink(missing_ok=True)
-    for name in ("encoder.safetensors", "encoder.json"):
-        (folder / name).unlink(missing_ok=True)
-    for name in ("checkpoints", "tensorboard"):
+    for name in _FOLDERS:
         shutil.rmtree(folder / name, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
 
 
 def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    beside = path.with_suffix(".tmp")
+    beside.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(beside, path)
 
 
 def _short_name(data: str) -> str:
@@ -187,7 +230,7 @@ class _Buffer(logging.Handler):
     """Keeps what is said before the run folder exists, for its log.txt."""
 
     def __init__(self) -> None:
-        super().__init__(logging.INFO)
+        super().__init__()
         self.records: list[logging.LogRecord] = []
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -202,11 +245,10 @@ def _logging() -> Iterator[_Buffer]:
     if not log.handlers and not logging.getLogger().handlers:
         console = logging.StreamHandler(sys.stdout)
         console.setFormatter(logging.Formatter("%(message)s"))
-        # What is skipped is counted on the console and listed in log.txt.
-        console.addFilter(lambda record: not record.getMessage().startswith("skipped    "))
+        console.setLevel(logging.INFO)  # every skipped file is a debug message: log.txt lists them
         handlers.append(console)
     level = log.level
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.DEBUG)
     for handler in handlers:
         log.addHandler(handler)
     try:

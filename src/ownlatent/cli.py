@@ -1,6 +1,7 @@
 """The verbs of `ownlatent.api` on the command line."""
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import Field, fields
@@ -55,8 +56,9 @@ def parser() -> argparse.ArgumentParser:
         "pixels and with the same encoder untrained.",
         allow_abbrev=False,
     )
-    demo.add_argument("--out", metavar="FOLDER", default="runs/demo", help="the run folder (default: %(default)s)")
-    demo.add_argument("--minutes", type=float, help="minutes of training")
+    demo.add_argument("--out", metavar="FOLDER", help="the run folder (default: runs/demo, or runs/demo-2 and so on)")
+    demo.add_argument("--overwrite", action="store_true", help="replace the run in --out")
+    demo.add_argument("--minutes", default=argparse.SUPPRESS, metavar="VALUE", help="minutes of training")
     return top
 
 
@@ -77,56 +79,54 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _run(arguments: Sequence[str]) -> int:
     top = parser()
-    known, unknown = top.parse_known_args(arguments)
-    if known.verb is None:
-        top.print_help()
-        return 0
+    settings, plain = _take_settings(arguments)
+    known, unknown = top.parse_known_args(plain)
     given = vars(known)
     verb = given.pop("verb")
-    given.update(_dotted(unknown) if verb == "pretrain" else _refuse(unknown, verb))
+    _refuse(unknown if verb == "pretrain" else [*unknown, *settings], verb)
+    if verb is None:
+        top.print_help()
+        return 0
+    given.update({name.removeprefix("--").replace("-", "_"): value for name, value in settings.items()})
     from ownlatent import api
 
     if verb == "demo":
-        if given["minutes"] is not None and not given["minutes"] > 0:
-            raise OwnlatentError(f"--minutes must be greater than 0, not {given['minutes']}")
         run = api.demo(**given)
     else:
         run = api.pretrain(given.pop("data"), **given)
     return 0 if run.results["finished"] else INTERRUPTED
 
 
-def _dotted(arguments: Sequence[str]) -> dict[str, Any]:
-    """What the parser did not know: settings of the method, the backbone or a single view."""
-    found: dict[str, Any] = {}
+def _take_settings(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Settings of the method, the backbone or one view, whose names no parser can know, and the other arguments."""
+    settings: dict[str, str] = {}
+    plain: list[str] = []
     rest = list(arguments)
     while rest:
         argument = rest.pop(0)
-        name, equals, value = argument.removeprefix("--").partition("=")
-        if not argument.startswith("--"):
-            raise OwnlatentError(f"{argument!r} is one argument too many: name one folder, and options with --")
-        if name.split(".")[0] not in ("method", "backbone", "views") or "." not in name:
-            _refuse([argument], "pretrain")
+        name, equals, value = argument.partition("=")
+        if not re.match(r"--(method\.|backbone\.|views\.\d)", name):
+            plain.append(argument)
+            continue
         if not equals:
             if not rest:
-                raise OwnlatentError(f"--{name} needs a value")
+                raise OwnlatentError(f"{name} needs a value")
             value = rest.pop(0)
-        found[name.replace("-", "_")] = value
-    return found
+        settings[name] = value
+    return settings, plain
 
 
-def _refuse(arguments: Sequence[str], verb: str) -> dict[str, Any]:
-    if arguments:
-        valid = ["--out", "--minutes", "--help"]
-        if verb == "pretrain":
-            valid += [
-                "--recipe",
-                "--resume",
-                "--overwrite",
-                *(_flag(name) for name in option_names() if name != "data"),
-            ]
-        name = arguments[0].partition("=")[0]
-        raise OwnlatentError(f"there is no option {name}: {nearest(name, valid)}")
-    return {}
+def _refuse(arguments: Sequence[str], verb: str | None) -> None:
+    """Raise for arguments that no option takes, with the nearest options."""
+    if not arguments:
+        return
+    valid = ["--help", "--version"] if verb is None else ["--help", "--out", "--minutes", "--overwrite"]
+    if verb == "pretrain":
+        valid += ["--recipe", "--resume", *(_flag(name) for name in option_names() if name != "data")]
+    name = arguments[0].partition("=")[0]
+    if not name.startswith("-"):
+        raise OwnlatentError(f"{name!r} is one argument too many: name one folder, and options with --")
+    raise OwnlatentError(f"there is no option {name}: {nearest(name, valid)}")
 
 
 def _add_fields(group: Any, kind: type, prefix: str) -> None:

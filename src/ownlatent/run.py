@@ -49,7 +49,12 @@ class Run:
     @property
     def results(self) -> dict[str, Any]:
         path = self.folder / "results.json"
-        return json.loads(path.read_text()) if path.exists() else {"finished": False, "evaluations": []}
+        if not path.exists():
+            return {"finished": False, "evaluations": []}
+        try:
+            return json.loads(path.read_text())
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise OwnlatentError(f"{path} is broken ({error}): delete it; --resume makes it again") from error
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"

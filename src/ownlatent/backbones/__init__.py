@@ -5,12 +5,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ownlatent.backbones.mode import evaluating
 from ownlatent.backbones.small import NETWORKS
 from ownlatent.backbones.stem import fit_stem, pooled
 from ownlatent.errors import OwnlatentError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+# What networks raise when their settings or the images' shape do not suit them.
+_REFUSALS = (TypeError, ValueError, AssertionError, RuntimeError, AttributeError, KeyError, IndexError)
 
 
 class Backbone(nn.Module):
@@ -63,27 +68,45 @@ def names() -> list[str]:
     return sorted({*NETWORKS, *_timm_names(), *_torchvision_names()})
 
 
+def checked_settings(keywords: "Mapping[str, Any]") -> dict[str, Any]:
+    """Keywords for `create` that do not collide with its own. Raises OwnlatentError."""
+    for name in ("network", "channels", "image_size", "num_classes", "in_chans", "weights"):
+        if name in keywords:
+            raise OwnlatentError(
+                f"--backbone.{name.replace('_', '-')} cannot be set: it follows the images and the recipe"
+            )
+    return dict(keywords)
+
+
 def check_name(name: str) -> None:
     """Raise OwnlatentError, with the nearest names, if `create` knows no such network."""
-    plain = name.rpartition(":")[2]
-    if name not in NETWORKS and plain not in names():
-        raise OwnlatentError(f"there is no backbone {name!r}: {nearest(plain, names())}")
+    _library(name)
+
+
+def _library(name: str) -> str:
+    """Which of "ownlatent", "timm" and "torchvision" has a network of this name. Raises OwnlatentError."""
+    prefix, _, plain = name.rpartition(":")
+    if name in NETWORKS:
+        return "ownlatent"
+    if prefix in ("", "timm") and plain in _timm_names():
+        return "timm"
+    if prefix in ("", "torchvision") and plain in _torchvision_names():
+        return "torchvision"
+    known = {"timm": _timm_names, "torchvision": _torchvision_names}.get(prefix, names)()
+    raise OwnlatentError(f"there is no backbone {name!r}: {nearest(plain, known)}")
 
 
 def _build(name: str, channels: int, image_size: int, pretrained: bool, keywords: dict[str, Any]) -> nn.Module:
-    library, _, plain = name.rpartition(":")
-    if name in NETWORKS:
+    library, plain = _library(name), name.rpartition(":")[2]
+    if library == "ownlatent":
         if keywords or pretrained:
             raise OwnlatentError(f"the backbone {name} takes no settings and has no pretrained weights: leave them out")
         return NETWORKS[name](channels)
+    build = _build_timm if library == "timm" else _build_torchvision
     try:
-        if library in ("", "timm") and plain in _timm_names():
-            return _build_timm(plain, image_size, pretrained, keywords)
-        if library in ("", "torchvision") and plain in _torchvision_names():
-            return _build_torchvision(plain, pretrained, keywords)
-    except TypeError as error:
-        raise OwnlatentError(f"the backbone {name} refused its settings: {error}") from error
-    raise OwnlatentError(f"there is no backbone {name!r}: {nearest(plain, names())}")
+        return build(plain, image_size, pretrained, keywords)
+    except _REFUSALS as error:
+        raise OwnlatentError(f"the backbone {name} refused its settings ({_first_line(error)}): change them") from error
 
 
 def _timm_names() -> list[str]:
@@ -107,10 +130,15 @@ def _build_timm(name: str, image_size: int, pretrained: bool, keywords: dict[str
         return timm.create_model(name, pretrained=pretrained, num_classes=0, **keywords)
 
 
-def _build_torchvision(name: str, pretrained: bool, keywords: dict[str, Any]) -> nn.Module:
+def _build_torchvision(name: str, image_size: int, pretrained: bool, keywords: dict[str, Any]) -> nn.Module:
     import torchvision
 
+    if name.startswith("vit_"):
+        keywords = {"image_size": image_size, **keywords}
+
     net = torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None, **keywords)
+    if name.startswith(("alexnet", "squeezenet", "vgg")):
+        return net.features  # what follows belongs to the classifier, also its pooling
     for head in ("fc", "classifier", "heads", "head"):
         if hasattr(net, head):
             setattr(net, head, nn.Identity())
@@ -120,16 +148,15 @@ def _build_torchvision(name: str, pretrained: bool, keywords: dict[str, Any]) ->
 @torch.no_grad()
 def _measure(net: nn.Module, channels: int, image_size: int) -> int:
     """Width of the pooled output, on zeros and in evaluation mode, so that no statistic moves."""
-    training = net.training
+    device = next((p.device for p in net.parameters()), torch.device("cpu"))
     try:
-        return pooled(net.eval()(torch.zeros(2, channels, image_size, image_size))).shape[1]
-    except (RuntimeError, AssertionError, ValueError) as error:
+        with evaluating(net):
+            return pooled(net(torch.zeros(2, channels, image_size, image_size, device=device))).shape[1]
+    except _REFUSALS as error:
         raise OwnlatentError(
             f"the backbone does not take {channels} channels of {image_size}x{image_size} px ({_first_line(error)}): "
             "choose another --image-size or --backbone"
         ) from error
-    finally:
-        net.train(training)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,5 +1,7 @@
 """Make a network's first layers fit the images: their size and their channels."""
 
+from copy import deepcopy
+
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +13,7 @@ def fit_stem(net: nn.Module, image_size: int, channels: int) -> list[str]:
     """Adapt the first convolution in place and say in words what was changed.
 
     At 64 px and below a strided first convolution becomes 3x3 with stride 1, and the max-pool of
-    the stem goes (SimCLR, app. B.9). Patch embeddings of transformers are left as they are. Another
+    the stem goes (SimCLR, app. B.9). Patch embeddings are left as they are. Another
     channel count than the convolution's gets a fresh one.
     """
     changes = []
@@ -24,7 +26,7 @@ def fit_stem(net: nn.Module, image_size: int, channels: int) -> list[str]:
     if found is None:
         return changes
     name, conv = found
-    small = image_size <= SMALL_IMAGE and max(conv.stride) > 1 and "patch_embed" not in name
+    small = image_size <= SMALL_IMAGE and max(conv.stride) > 1 and not _is_patch_embedding(conv)
     if small or conv.in_channels != channels:
         changes.append(f"{name}: {channels} input channels")
         if small:
@@ -34,20 +36,20 @@ def fit_stem(net: nn.Module, image_size: int, channels: int) -> list[str]:
 
 
 def _like(conv: nn.Conv2d, channels: int, small: bool) -> nn.Conv2d:
-    bias = conv.bias is not None
+    """A fresh convolution in place of `conv`: 3x3 with stride 1 if small, else of the same kind and geometry."""
     if small:
-        new = nn.Conv2d(channels, conv.out_channels, 3, stride=1, padding=1, bias=bias)
+        new = nn.Conv2d(channels, conv.out_channels, 3, stride=1, padding=1, bias=conv.bias is not None)
     else:
-        new = nn.Conv2d(
-            channels,
-            conv.out_channels,
-            conv.kernel_size,  # type: ignore[arg-type]
-            conv.stride,  # type: ignore[arg-type]
-            conv.padding,  # type: ignore[arg-type]
-            bias=bias,
-        )
+        new = deepcopy(conv)  # keeps padding rules and weight standardisation of the libraries' own kinds
+        new.in_channels = channels
+        new.weight = nn.Parameter(conv.weight.new_empty(conv.out_channels, channels, *conv.kernel_size))
     nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
     return new
+
+
+def _is_patch_embedding(conv: nn.Conv2d) -> bool:
+    """Transformers and their kin cut the image into patches that do not overlap: kernel equals stride."""
+    return conv.kernel_size == conv.stride
 
 
 def _first_convolution(net: nn.Module) -> tuple[str, nn.Conv2d] | None:

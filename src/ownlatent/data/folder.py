@@ -76,9 +76,18 @@ class Folder:
 
 
 def _list(root: Path) -> list[str]:
-    """Relative paths of all files with an image's ending, sorted; hidden files and folders are passed over."""
+    """Relative paths of all files with an image's ending, sorted; hidden ones are passed over.
+
+    Links to folders are followed, each folder once, so that a loop of links ends.
+    """
     found = []
-    for folder, folders, files in os.walk(root):
+    seen = set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        identity = os.stat(folder)
+        if (identity.st_dev, identity.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((identity.st_dev, identity.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         here = os.path.relpath(folder, root)
         for name in files:

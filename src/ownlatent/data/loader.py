@@ -81,7 +81,7 @@ class StreamingLoader:
             worker_init_fn=_ignore_interrupts if workers else None,
             prefetch_factor=4 if workers else None,
         )
-        self.batches = batches
+        self.batches, self.name = batches, source.name
         self.skipped: dict[str, str] = {}
         self.waited = 0.0
 
@@ -92,6 +92,10 @@ class StreamingLoader:
             crops, number, skipped = next(iterator)
             self.waited += perf_counter() - began
             self.skipped.update(skipped)
+            if crops is None:
+                raise OwnlatentError(
+                    f"no image of {self.name} can be read any more: check that the folder is still there"
+                )
             yield {"crops": crops, "number": number}
 
 
@@ -104,31 +108,34 @@ class _Numbered(Sampler[tuple[int, list[int]]]):
 
 
 class _Crops(Dataset):
-    """Item (number, indices) is the batch of that number: crops, number, {skipped name: reason}."""
+    """Item (number, indices) is the batch of that number: crops, number, {skipped name: reason}.
+
+    Where nothing can be read the crops are None: an exception would reach the parent as a traceback in text.
+    """
 
     def __init__(self, source: Source, views: tuple[View, ...], size: int, seed: int):
         self.source, self.views, self.size, self.seed = source, views, size, seed
 
-    def __getitem__(self, item: tuple[int, list[int]]) -> tuple[Tensor, int, dict[str, str]]:
+    def __getitem__(self, item: tuple[int, list[int]]) -> tuple[Tensor | None, int, dict[str, str]]:
         number, indices = item
         skipped: dict[str, str] = {}
         rows = []
         for place, index in enumerate(indices):
             image = self._readable(index, skipped)
+            if image is None:
+                return None, number, skipped
             draws = generator(self.seed, number, place)
             rows.append(torch.stack([self._cut(image, view, draws) for view in self.views]))
         return torch.stack(rows), number, skipped
 
-    def _readable(self, index: int, skipped: dict[str, str]) -> Tensor:
+    def _readable(self, index: int, skipped: dict[str, str]) -> Tensor | None:
         for offset in range(len(self.source)):
             candidate = (index + offset) % len(self.source)
             try:
                 return self.source[candidate].image
             except Unreadable as error:
                 skipped[name_of(self.source, candidate)] = str(error)
-        raise OwnlatentError(
-            f"no image of {self.source.name} can be read any more: check that the folder is still there"
-        )
+        return None
 
     def _cut(self, image: Tensor, view: View, draws: torch.Generator) -> Tensor:
         height, width = image.shape[-2:]

@@ -59,6 +59,7 @@ def _cut(photograph: str, split: str) -> list[np.ndarray]:
     patches = []
     for _ in range(PER_PHOTOGRAPH[split]):
         x, y = int(rng.integers(left, right - CUT + 1)), int(rng.integers(0, image.height - CUT + 1))
-        patch = image.resize((PATCH, PATCH), Image.Resampling.BILINEAR, box=(x, y, x + CUT, y + CUT))
+        # Cropped first: resizing with a box would mix in pixels from beyond it, and so from the other half.
+        patch = image.crop((x, y, x + CUT, y + CUT)).resize((PATCH, PATCH), Image.Resampling.BILINEAR)
         patches.append(np.asarray(patch))
     return patches

@@ -60,12 +60,9 @@ def against_baselines(
 def table(entries: list[dict]) -> list[str]:
     """The entries as lines for people, with the gain over each baseline and a closing sentence."""
     first = entries[0]
-    split = (
-        "each by all the others" if first["split"] == "leave-one-out" else f"by {first['num_train']} labelled images"
-    )
-    lines = [
-        f"k-NN accuracy on {first['num_test']} images, {split} (k {first['k']}, temperature {first['temperature']}, last epoch)"
-    ]
+    split = "each by the others" if first["split"] == "leave-one-out" else f"by {first['num_train']} labelled ones"
+    settings = f"k {first['k']}, temperature {first['temperature']}, last epoch"
+    lines = [f"k-NN accuracy on {first['num_test']} images, {split} ({settings})"]
     for entry in entries:
         gain = "" if entry is first else f"   trained is {100 * (first['top1'] - entry['top1']):+.1f} points"
         lines.append(f"  {NAMES[entry['subject']]:<16} {entry['top1']:6.1%}{gain}")

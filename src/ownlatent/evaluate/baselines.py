@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from ownlatent.backbones.mode import evaluating
+
 
 def pixel_features(images: Tensor, centre: Tensor | None = None) -> Tensor:
     """Pixels as features (N, C * H * W) of uint8 images, in [0, 1], minus `centre` (C * H * W,) if given."""
@@ -20,15 +22,18 @@ def calibrate_batchnorm(encoder: nn.Module, images: Tensor, batch_size: int = 25
     norms = [m for m in encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     if not norms:
         return
-    training, momenta = encoder.training, [m.momentum for m in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain average over all batches
-    encoder.train()
+    momenta = [m.momentum for m in norms]
     device = next(encoder.parameters()).device
-    for batch in images.split(batch_size):
-        if len(batch) > 1:
+    with evaluating(encoder, training=True):
+        for norm in norms:
+            norm.reset_running_stats()
+        seen = 0
+        for batch in images.split(batch_size):
+            if len(batch) < 2 and seen:
+                break  # one image has no variance
+            seen += len(batch)
+            for norm in norms:
+                norm.momentum = len(batch) / seen  # so that every image counts the same
             encoder(batch.to(device))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-    encoder.train(training)

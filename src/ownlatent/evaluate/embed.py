@@ -1,9 +1,12 @@
 """Images to features, in evaluation mode, in batches."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
+
+from ownlatent.backbones.mode import evaluating
 
 
 @torch.no_grad()
@@ -20,15 +23,7 @@ def embed(
     autocast. The module must already be on `device`.
     """
     device = torch.device(device)
-    training = encoder.training if isinstance(encoder, nn.Module) else False
-    if isinstance(encoder, nn.Module):
-        encoder.eval()
-    parts = []
-    try:
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
-            for batch in images.split(batch_size):
-                parts.append(encoder(batch.to(device, non_blocking=True)).float().cpu())
-    finally:
-        if isinstance(encoder, nn.Module):
-            encoder.train(training)
+    mode = evaluating(encoder) if isinstance(encoder, nn.Module) else nullcontext()
+    with mode, torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        parts = [encoder(batch.to(device, non_blocking=True)).float().cpu() for batch in images.split(batch_size)]
     return torch.cat(parts)

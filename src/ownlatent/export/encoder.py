@@ -49,28 +49,30 @@ def load_encoder(folder: str | Path, network: nn.Module | None = None) -> Encode
         raise OwnlatentError(f"{folder} holds no encoder: name a run folder with encoder.json and encoder.safetensors")
     try:
         stored = json.loads(description.read_text())
-        spec, preprocessing = stored["network"], stored["preprocessing"]
-        known = stored["format"] == FORMAT
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        if stored["format"] != FORMAT:
+            raise OwnlatentError(
+                f"{description} has format {stored['format']}, and this version reads {FORMAT}: update ownlatent"
+            )
+        mean, std = (tuple(map(float, stored["preprocessing"][key])) for key in ("mean", "std"))
+        size = int(stored["preprocessing"]["image_size"])
+        spec = stored["network"]
+        name, keywords = (None, {}) if spec is None else (str(spec["name"]), dict(spec["keywords"]))
+        if len(mean) != len(std) or not mean:
+            raise ValueError("mean and std differ in length")
+    except (ValueError, KeyError, TypeError) as error:
         raise OwnlatentError(f"{description} is broken ({error}): export the encoder again") from error
-    if not known:
-        raise OwnlatentError(
-            f"{description} has format {stored['format']}, and this version reads {FORMAT}: update ownlatent"
-        )
-    if network is None and spec is None:
+    if network is None and name is None:
         raise OwnlatentError(
             f"{folder} was trained on a module of your own: pass a fresh one, load_encoder(folder, network)"
         )
-    channels = len(preprocessing["mean"])
-    size = preprocessing["image_size"]
-    if network is not None:
-        backbone = backbones.create(network, channels=channels, image_size=size)
-    else:
-        backbone = backbones.create(spec["name"], channels=channels, image_size=size, **spec["keywords"])
+    chosen = network if network is not None else name
+    assert chosen is not None
+    keywords = {} if network is not None else backbones.checked_settings(keywords)
+    backbone = backbones.create(chosen, channels=len(mean), image_size=size, **keywords)
     try:
         load_model(backbone.net, str(weights))
     except (SafetensorError, RuntimeError) as error:
         raise OwnlatentError(
             f"{weights} does not fit {description} or is broken: {str(error).splitlines()[0]}"
         ) from error
-    return Encoder(backbone, size, preprocessing["mean"], preprocessing["std"]).eval()
+    return Encoder(backbone, size, mean, std).eval()

@@ -25,7 +25,7 @@ class BYOL(Method):
     step (section 3.2).
 
     hidden, projection: widths of both heads. tau: tau_base, from 0 (the target is the online
-    network) to 1 (it never moves).
+    network, at every step: the ablation without a schedule) to 1 (it never moves).
     """
 
     min_batch = 2  # the heads' BatchNorm has no statistics of one image
@@ -53,7 +53,7 @@ class BYOL(Method):
         self.target.update(self.backbone, self.projector, tau=self.scheduled(progress)["tau"])
 
     def scheduled(self, progress: float) -> dict[str, float]:
-        return {"tau": cosine(progress, self.tau, 1.0)}
+        return {"tau": cosine(progress, self.tau, 1.0) if self.tau > 0 else 0.0}
 
 
 def regression_loss(prediction: Tensor, target: Tensor) -> Tensor:

@@ -1,13 +1,10 @@
 """Train a prepared job with Lightning, into its run folder."""
 
 import logging
-import signal
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 import lightning.pytorch as pl
 import torch
@@ -17,6 +14,7 @@ from ownlatent.data.loader import Batches, ResidentLoader, StreamingLoader
 from ownlatent.data.resident import Resident
 from ownlatent.errors import OwnlatentError
 from ownlatent.train.callbacks.checkpoint import Checkpoint
+from ownlatent.train.callbacks.interrupt import Interruption
 from ownlatent.train.callbacks.knn import KNNMonitor
 from ownlatent.train.callbacks.metrics import Metrics
 from ownlatent.train.callbacks.progress import ProgressBar
@@ -47,7 +45,12 @@ def fit(job: Job, folder: Path, resume: bool = False) -> tuple[bool, dict]:
         loader = StreamingLoader(job.data, recipe.views, recipe.image_size, batches, recipe.workers)
     module = Pretraining(job.method.to(memory_format=torch.channels_last), job.views, recipe, job.budget)
     metrics = Metrics(folder, loader, job.steps_per_epoch, every=_every(job))
-    callbacks: list[pl.Callback] = [metrics, Checkpoint(folder), ProgressBar(metrics)]
+    callbacks: list[pl.Callback] = [
+        metrics,
+        Checkpoint(folder, recipe.checkpoint_seconds),
+        ProgressBar(metrics),
+        Interruption(),
+    ]
     if job.val is not None:
         callbacks.insert(0, KNNMonitor(job.val, job.bank, job.encoder.to(job.device), metrics))
     torch.manual_seed(recipe.seed)  # for networks with dropout; views and order have their own seeds
@@ -66,8 +69,7 @@ def fit(job: Job, folder: Path, resume: bool = False) -> tuple[bool, dict]:
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
-        with _interruptible(module):
-            trainer.fit(module, loader, ckpt_path=checkpoint if start is not None else None, weights_only=True)
+        trainer.fit(module, loader, ckpt_path=checkpoint if start is not None else None, weights_only=True)
     if isinstance(loader, StreamingLoader) and loader.skipped:
         for name, reason in loader.skipped.items():
             log.info("skipped    %s: %s", name, reason)
@@ -94,27 +96,6 @@ def _batches_seen(checkpoint: Path) -> int:
         raise OwnlatentError(
             f"{checkpoint} cannot be read ({type(error).__name__}): give --overwrite to start again, or another --out"
         ) from error
-
-
-@contextmanager
-def _interruptible(module: Pretraining) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end training after the step under way; a second Ctrl-C ends it at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        if module.stop_requested:
-            raise KeyboardInterrupt
-        module.stop_requested = True
-        log.warning("stopping after this step; everything will be saved")
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -72,7 +72,9 @@ class Pretraining(pl.LightningModule):
             group["lr"] = warmup_cosine(progress, group["base_lr"], self.recipe.optim.warmup)
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.method.after_step(progress)
-        if self.progress >= 1 or self.stop_requested:
+        # Lightning counts the step only after this hook.
+        done = self.budget.progress(self.trainer.global_step + 1, self.elapsed) >= 1
+        if done or self.stop_requested:
             self.trainer.should_stop = True
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:

@@ -17,14 +17,15 @@ from ownlatent.augment.views import MultiView
 from ownlatent.backbones.encoder import Encoder
 from ownlatent.data.decode import fit_square
 from ownlatent.data.loader import generator, order
+from ownlatent.data.opening import load_labelled, open_source
 from ownlatent.data.resident import MixedSizes, Resident, fits_memory, load_resident
-from ownlatent.data.source import Source, Unreadable, open_source
+from ownlatent.data.source import Source, Unreadable
 from ownlatent.errors import OwnlatentError
 from ownlatent.methods._base import Method
 from ownlatent.train.budget import Budget
 from ownlatent.train.precision import choose_precision
 from ownlatent.train.recipe import Recipe, check
-from ownlatent.train.resolve import Facts, describe, resolve
+from ownlatent.train.resolve import Facts, describe, method_settings, resolve
 
 log = logging.getLogger("ownlatent")
 _CALIBRATING = 5000  # training images that set the untrained encoder's BatchNorm
@@ -61,73 +62,34 @@ def prepare(recipe: Recipe, view_changes: dict[str, Any] | None = None, network:
     recipe is wrong.
     """
     check(recipe)
-    for setting in recipe.method_settings:
-        if setting not in methods.settings(recipe.method):
-            raise OwnlatentError(
-                f"{recipe.method} takes no setting --method.{setting}: it has "
-                + ", ".join(f"--method.{name}" for name in methods.settings(recipe.method))
-            )
-    if recipe.backbone and network is None:
-        backbones.check_name(recipe.backbone)
     device = choose_device(recipe.accelerator)
-    source = open_source(recipe.data)
-    samples = _sample(source)
-    shapes = [image.shape for image in samples]
-    sides = sorted(min(shape[1:]) for shape in shapes)
-    facts = Facts(len(source), shapes[0][0], sides[len(sides) // 2], device.type)
+    method_settings(recipe, device.type)
     if network is not None:
         recipe = replace(recipe, backbone=type(network).__name__)
+    elif recipe.backbone:
+        backbones.check_name(recipe.backbone)
+
+    source = open_source(recipe.data)
+    samples = _sample(source)
+    sides = sorted(min(image.shape[1:]) for image in samples)
+    facts = Facts(len(source), samples[0].shape[0], sides[len(sides) // 2], device.type)
     recipe = resolve(recipe, facts, view_changes or {})
-    data = _load(source, recipe)
-    recipe = replace(recipe, loading="resident" if isinstance(data, Resident) else "streaming")
     assert recipe.image_size is not None
     val = _load_val(recipe, facts.channels) if recipe.val else None
     labelled = val is not None and source.classes is not None
     bank = load_labelled(recipe.data, facts.channels, recipe.image_size) if labelled else None
-
-    assert recipe.batch_size and recipe.backbone and recipe.views
-    mean, std = _statistics(samples)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        backbone = backbones.create(
-            network if network is not None else recipe.backbone,
-            channels=facts.channels,
-            image_size=recipe.image_size,
-            **recipe.backbone_settings,
-        )
-        method = methods.create(recipe.method, backbone, **recipe.method_settings)
-    micro_batch = recipe.batch_size // recipe.accumulate
-    if micro_batch < method.min_batch:
-        raise OwnlatentError(
-            f"{recipe.method} normalises over the batch and needs at least {method.min_batch} images in each pass, "
-            f"not {micro_batch}: raise --batch-size or lower --accumulate"
-        )
+    data = _load(source, recipe)
+    method = _build(recipe, facts.channels, network)
     why = "as asked"
     if recipe.precision == "auto":
-        precision, why = choose_precision(backbone, facts.channels, recipe.image_size, device)
+        precision, why = choose_precision(method.backbone, facts.channels, recipe.image_size, device)
         recipe = replace(recipe, precision=precision)
-    recipe = replace(recipe, accelerator=device.type)
-
-    count = len(data)
-    steps_per_epoch = (count // micro_batch) / recipe.accumulate
-    if steps_per_epoch == 0:
-        raise OwnlatentError(
-            f"only {count} images can be read, fewer than a batch of {recipe.batch_size}: give --batch-size {count}"
-        )
-    seconds = None if recipe.minutes is None else recipe.minutes * 60
-    steps = None if recipe.epochs is None else max(1, round(recipe.epochs * steps_per_epoch))
-    parameters = sum(p.numel() for p in backbone.parameters()) / 1e6
-    for line in [
-        f"data       {source.name}: {count} images, {facts.channels} channels, {_resident_words(data)}",
-        *describe(recipe),
-        *([f"           {change}" for change in backbone.changes]),
-        f"network    {parameters:.2f} M parameters, {backbone.num_features} features",
-        f"hardware   {device.type}, precision {recipe.precision} ({why})",
-    ]:
-        log.info(line)
-    assert recipe.image_size and recipe.views
-    encoder = Encoder(backbone, recipe.image_size, mean, std)
-    return Job(
+    recipe = replace(recipe, accelerator=device.type, loading="resident" if isinstance(data, Resident) else "streaming")
+    assert recipe.views is not None and recipe.image_size is not None
+    mean, std = _statistics(samples)
+    encoder = Encoder(method.backbone, recipe.image_size, mean, std)
+    steps_per_epoch = _steps_per_epoch(recipe, len(data))
+    job = Job(
         recipe=recipe,
         data=data,
         bank=bank,
@@ -136,10 +98,65 @@ def prepare(recipe: Recipe, view_changes: dict[str, Any] | None = None, network:
         views=MultiView(recipe.views, recipe.image_size, mean, std),
         encoder=encoder,
         untrained=deepcopy(encoder),
-        budget=Budget(steps, seconds),
+        budget=Budget(
+            steps=None if recipe.epochs is None else max(1, round(recipe.epochs * steps_per_epoch)),
+            seconds=None if recipe.minutes is None else recipe.minutes * 60,
+        ),
         steps_per_epoch=steps_per_epoch,
         device=device,
     )
+    _say(job, why)
+    return job
+
+
+def _build(recipe: Recipe, channels: int, network: nn.Module | None) -> Method:
+    """Backbone and method, with weights that depend on the seed alone. Raises OwnlatentError."""
+    assert recipe.backbone and recipe.image_size and recipe.batch_size
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        backbone = backbones.create(
+            network if network is not None else recipe.backbone,
+            channels=channels,
+            image_size=recipe.image_size,
+            **backbones.checked_settings(recipe.backbone_settings),
+        )
+        method = methods.create(recipe.method, backbone, **recipe.method_settings)
+    micro_batch = recipe.batch_size // recipe.accumulate
+    if micro_batch < method.min_batch:
+        raise OwnlatentError(
+            f"{recipe.method} normalises over the batch and needs at least {method.min_batch} images in each pass, "
+            f"not {micro_batch}: raise --batch-size or lower --accumulate"
+        )
+    return method
+
+
+def _steps_per_epoch(recipe: Recipe, num_images: int) -> float:
+    assert recipe.batch_size
+    passes = num_images // (recipe.batch_size // recipe.accumulate)
+    if passes == 0:
+        raise OwnlatentError(
+            f"only {num_images} images can be read, fewer than a batch of {recipe.batch_size}: "
+            f"give --batch-size {num_images}"
+        )
+    return passes / recipe.accumulate
+
+
+def _say(job: Job, why: str) -> None:
+    """Print what was found and chosen."""
+    backbone, recipe = job.method.backbone, job.recipe
+    place = "streamed from disk"
+    if isinstance(job.data, Resident):
+        height, width = job.data.images.shape[2:]
+        place = f"{width}x{height} px, in memory ({job.data.images.nbytes / 2**20:.0f} MiB)"
+    parameters = sum(p.numel() for p in backbone.parameters()) / 1e6
+    for line in [
+        f"data       {job.data.name}: {len(job.data)} images, {len(job.views.mean)} channels, {place}",
+        *describe(recipe),
+        *(f"           changed for these images: {change}" for change in backbone.changes),
+        f"network    {parameters:.2f} M parameters, {backbone.num_features} features",
+        f"hardware   {recipe.accelerator}, precision {recipe.precision} ({why})",
+    ]:
+        log.info(line)
 
 
 def choose_device(accelerator: str) -> torch.device:
@@ -150,21 +167,6 @@ def choose_device(accelerator: str) -> torch.device:
     if not present[accelerator]:
         raise OwnlatentError(f"this machine has no {accelerator} device that torch can use: leave --accelerator auto")
     return torch.device(accelerator)
-
-
-def load_labelled(name: str, channels: int, image_size: int) -> Resident:
-    """A labelled source as an evaluator sees it: every image (channels, size, size), in memory."""
-    source = open_source(name, labelled=True)
-    if source.classes is None:
-        raise OwnlatentError(f"{name} has no labels: give a folder with a subfolder for each class")
-
-    def fit(image: Tensor) -> Tensor:
-        return _to_channels(fit_square(image, image_size), channels)
-
-    loaded = load_resident(source, fit)
-    for path, reason in loaded.skipped:
-        log.info("skipped    %s: %s", path, reason)
-    return loaded
 
 
 def calibration_images(job: Job) -> Tensor:
@@ -213,16 +215,21 @@ def _load(source: Source, recipe: Recipe) -> Resident | Source:
         if wanted == "resident":
             raise OwnlatentError(f"{error}, so they do not fit one tensor: use --loading streaming") from error
         return source
-    for path, reason in loaded.skipped[:1000]:
-        log.info("skipped    %s: %s", path, reason)
-    if loaded.skipped:
-        log.warning("skipped %d of %d files that cannot be read; log.txt lists them", len(loaded.skipped), len(source))
+    _say_skipped(loaded)
     return loaded
+
+
+def _say_skipped(data: Resident) -> None:
+    for path, reason in data.skipped:
+        log.debug("skipped    %s: %s", path, reason)
+    if data.skipped:
+        log.warning("skipped %d files of %s that cannot be read; log.txt lists them", len(data.skipped), data.name)
 
 
 def _load_val(recipe: Recipe, channels: int) -> Resident:
     assert recipe.val is not None and recipe.image_size is not None
     val = load_labelled(recipe.val, channels, recipe.image_size)
+    _say_skipped(val)
     if len(val) < 2:
         raise OwnlatentError(f"{recipe.val} holds one image: k-NN needs at least two")
     log.info("val        %s: %d images, %d classes", recipe.val, len(val), len(val.classes or ()))
@@ -254,17 +261,3 @@ def _statistics(images: Sequence[Tensor]) -> tuple[tuple[float, ...], tuple[floa
     )
     mean, std = pixels.mean(1), pixels.std(1).clamp(min=1e-3)
     return tuple(round(v, 4) for v in mean.tolist()), tuple(round(v, 4) for v in std.tolist())
-
-
-def _to_channels(image: Tensor, channels: int) -> Tensor:
-    if image.shape[0] == channels:
-        return image
-    if channels == 1:
-        return image.float().mean(0, keepdim=True).round().to(torch.uint8)
-    return image[:1].expand(channels, -1, -1)
-
-
-def _resident_words(data: Resident | Source) -> str:
-    if isinstance(data, Resident):
-        return f"{data.images.shape[3]}x{data.images.shape[2]} px, in memory ({data.images.nbytes / 2**20:.0f} MiB)"
-    return "streamed from disk"

@@ -5,6 +5,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ class Recipe:
     precision: str = _option("auto (measured), 32, bf16 or 16", "auto")
     loading: str = _option("auto, resident (all images in memory) or streaming (worker processes)", "auto")
     workers: int | None = _option("worker processes that decode images, when streaming")
+    checkpoint_seconds: float = _option("time between two checkpoints", 60.0)
     optim: Optim = field(default_factory=Optim)
     views: tuple[View, ...] | None = None
     method_settings: dict[str, Any] = field(default_factory=dict)
@@ -96,9 +98,20 @@ def check(recipe: Recipe) -> None:
     for name, choices in CHOICES.items():
         if values[name] is not None and values[name] not in choices:
             raise OwnlatentError(f"{_flag(name)} is one of {', '.join(choices)}, not {values[name]!r}")
-    for name in ("epochs", "minutes", "image_size", "batch_size", "accumulate", "optim.lr", "optim.eta"):
+    for name in (
+        "epochs",
+        "minutes",
+        "image_size",
+        "batch_size",
+        "accumulate",
+        "optim.lr",
+        "optim.eta",
+        "checkpoint_seconds",
+    ):
         if values[name] is not None and not values[name] > 0:
             raise OwnlatentError(f"{_flag(name)} must be greater than 0, not {values[name]}")
+    if recipe.seed >= 2**63:
+        raise OwnlatentError(f"--seed must be below 2**63, not {recipe.seed}")
     for name in ("workers", "seed", "optim.weight_decay"):
         if values[name] is not None and not values[name] >= 0:
             raise OwnlatentError(f"{_flag(name)} must be at least 0, not {values[name]}")
@@ -127,6 +140,11 @@ def _check_view(number: int, view: View) -> None:
     for name in ("flip", "jitter", "grayscale", "blur", "solarize"):
         if not 0 <= getattr(view, name) <= 1:
             raise OwnlatentError(f"--views.{number}.{name} is a probability from 0 to 1, not {getattr(view, name)}")
+    for name in ("brightness", "contrast", "saturation"):
+        if getattr(view, name) < 0:
+            raise OwnlatentError(f"--views.{number}.{name} is a strength of at least 0, not {getattr(view, name)}")
+    if not 0 <= view.hue <= 0.5:
+        raise OwnlatentError(f"--views.{number}.hue is a share of the colour circle from 0 to 0.5, not {view.hue}")
     low, high = view.crop_scale
     if not 0 < low <= high <= 1:
         raise OwnlatentError(f"--views.{number}.crop-scale is two rising fractions in (0, 1], not {low}, {high}")
@@ -157,13 +175,15 @@ def _set(target: Any, path: list[str], value: Any, name: str) -> Any:
         for key, item in value.items():
             inner = _set(inner, [key], item, f"{name}.{key}")
         return replace(target, **{head: inner})
-    return replace(target, **{head: _coerce(value, hints[head], name)})
+    return replace(target, **{head: coerce(value, hints[head], name)})
 
 
 def _set_views(views: tuple[View, ...], path: list[str], value: Any, name: str) -> tuple[View, ...] | None:
     if not path:  # a whole list, as a recipe.json holds it
         if value is None:
             return None
+        if not isinstance(value, (list, tuple)) or not all(isinstance(row, (View, Mapping)) for row in value):
+            raise OwnlatentError(f"views takes a list of views, each a table of its settings, not {value!r}")
         rows = []
         for number, row in enumerate(value):
             view = View()
@@ -171,6 +191,8 @@ def _set_views(views: tuple[View, ...], path: list[str], value: Any, name: str) 
                 view = _set(view, [key], item, f"views.{number}.{key}")
             rows.append(view)
         return tuple(rows)
+    if not views:
+        raise OwnlatentError(f"{_flag(name)} changes views that are not chosen yet: give the whole list of views")
     if path[0].isdigit():
         number = int(path[0])
         if number >= len(views) or len(path) != 2:
@@ -183,8 +205,8 @@ def _set_views(views: tuple[View, ...], path: list[str], value: Any, name: str) 
     return tuple(_set(view, path, value, name) for view in views)
 
 
-def _coerce(value: Any, hint: Any, name: str) -> Any:
-    """The value as the annotated type; text is read as the command line gives it."""
+def coerce(value: Any, hint: Any, name: str) -> Any:
+    """A value as the annotated type; text is read as the command line gives it. Raises OwnlatentError."""
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if value is None or (value in ("none", "auto") and type(None) in options):
         if type(None) in options:
@@ -198,17 +220,21 @@ def _coerce(value: Any, hint: Any, name: str) -> Any:
             kinds = typing.get_args(wanted)
             if len(items) != len(kinds):
                 raise ValueError
-            return tuple(_coerce(item, kind, name) for item, kind in zip(items, kinds, strict=True))
+            return tuple(coerce(item, kind, name) for item, kind in zip(items, kinds, strict=True))
         if origin is dict:
             return dict(value)
         if wanted is str:
             return str(value)
+        if wanted is bool:
+            return {True: True, False: False, "true": True, "false": False, "1": True, "0": False}[value]
         number = float(value)
-        if number != number or isinstance(value, bool) or (wanted is int and number != int(number)):
+        if not isfinite(number) or isinstance(value, bool) or (wanted is int and number != int(number)):
             raise ValueError
-        return wanted(number)
-    except (TypeError, ValueError, OverflowError):
-        expected = {int: "a whole number", float: "a number"}.get(
+        return (
+            int(value) if wanted is int and isinstance(value, (int, str)) and str(value).isdigit() else wanted(number)
+        )
+    except (TypeError, ValueError, KeyError):
+        expected = {int: "a whole number", float: "a number", bool: "true or false"}.get(
             wanted, "numbers with a comma between them, as in 0.2,1.0"
         )
         raise OwnlatentError(f"{_flag(name)} takes {expected}, not {value!r}") from None

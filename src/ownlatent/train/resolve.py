@@ -2,12 +2,12 @@
 
 import os
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_type_hints
 
 from ownlatent.augment.recipes import RECIPES
-from ownlatent.errors import OwnlatentError
-from ownlatent.methods import settings
-from ownlatent.train.recipe import Recipe, check, edit
+from ownlatent.errors import OwnlatentError, nearest
+from ownlatent.methods import get, settings
+from ownlatent.train.recipe import Recipe, check, coerce, edit
 
 SMALL = 64  # pixels: up to here networks get a small stem and views are not blurred
 
@@ -26,16 +26,17 @@ def resolve(recipe: Recipe, facts: Facts, view_changes: dict[str, Any]) -> Recip
     """The recipe with every None filled in and the changes to views applied. Raises OwnlatentError."""
     small_machine = facts.device == "cpu"
     size = recipe.image_size or _image_size(facts.side, small_machine)
-    batch = recipe.batch_size or _batch_size(facts.num_images, recipe.accumulate)
+    usual = _batch_size(facts.num_images, recipe.accumulate, 128 if small_machine else 256)
+    batch = recipe.batch_size or usual
     if facts.num_images < batch:
         raise OwnlatentError(
             f"there are {facts.num_images} images, fewer than a batch of {batch}: "
-            f"give --batch-size {_batch_size(facts.num_images, recipe.accumulate)} or more images"
+            f"give --batch-size {usual} or more images"
         )
     small = size <= SMALL
     backbone = recipe.backbone
     if backbone is None and small_machine:
-        backbone = "resnet10_w32" if small else "resnet18"
+        backbone = "resnet8_w64" if small else "resnet18"
     elif backbone is None:
         backbone = "resnet18" if small else "resnet50"
     epochs = recipe.epochs
@@ -52,7 +53,7 @@ def resolve(recipe: Recipe, facts: Facts, view_changes: dict[str, Any]) -> Recip
         workers=workers,
         views=views,
         optim=_optim(recipe, batch),
-        method_settings={**settings(recipe.method), **_heads(small_machine), **recipe.method_settings},
+        method_settings=method_settings(recipe, facts.device),
     )
     resolved = edit(resolved, view_changes)
     check(resolved)
@@ -66,9 +67,9 @@ def _image_size(side: int, small_machine: bool) -> int:
     return max(usual, default=max(8, side))
 
 
-def _batch_size(num_images: int, accumulate: int) -> int:
-    """The largest power of two up to 256 that leaves eight steps an epoch, but at least 32 where there are as many."""
-    size = 256
+def _batch_size(num_images: int, accumulate: int, most: int) -> int:
+    """The largest power of two up to `most` that leaves eight steps an epoch, but at least 32 if there are as many."""
+    size = most
     while size > 32 and size * 8 > num_images:
         size //= 2
     size = min(size, num_images)
@@ -78,7 +79,7 @@ def _batch_size(num_images: int, accumulate: int) -> int:
 def _optim(recipe: Recipe, batch: int) -> Any:
     given = recipe.optim
     name = given.name or "sgd"
-    per_256, decay = {"sgd": (0.06, 5e-4), "lars": (0.45, 1e-6), "adamw": (2e-3, 0.05)}.get(name, (0.06, 5e-4))
+    per_256, decay = {"sgd": (0.12, 5e-4), "lars": (0.45, 1e-6), "adamw": (2e-3, 0.05)}.get(name, (0.12, 5e-4))
     return replace(
         given,
         name=name,
@@ -88,8 +89,21 @@ def _optim(recipe: Recipe, batch: int) -> Any:
     )
 
 
-def _heads(small_machine: bool) -> dict[str, Any]:
-    return {"hidden": 512, "projection": 128, "tau": 0.99} if small_machine else {"hidden": 4096, "projection": 256}
+def method_settings(recipe: Recipe, device: str) -> dict[str, Any]:
+    """Every keyword of the method's constructor: what was given, over our defaults, over its own.
+
+    Raises OwnlatentError for an unknown method or keyword or a value of the wrong type.
+    """
+    known = settings(recipe.method)
+    hints = get_type_hints(get(recipe.method).__init__)
+    ours = {"hidden": 512, "projection": 128, "tau": 0.99} if device == "cpu" else {}
+    given = {}
+    for name, value in recipe.method_settings.items():
+        if name not in known:
+            flag = nearest(f"--method.{name}", [f"--method.{k}" for k in known])
+            raise OwnlatentError(f"{recipe.method} takes no setting --method.{name}: {flag}")
+        given[name] = coerce(value, hints[name], f"method.{name}")
+    return {**known, **{k: v for k, v in ours.items() if k in known}, **given}
 
 
 def describe(recipe: Recipe) -> list[str]:

@@ -17,7 +17,7 @@ class Checkpoint(pl.Callback):
     kill at any moment leaves the old or the new checkpoint, never half of one.
     """
 
-    def __init__(self, folder: Path, seconds: float = 60.0):
+    def __init__(self, folder: Path, seconds: float):
         self.path, self.seconds = folder / "checkpoints" / "last.ckpt", seconds
         self._last = monotonic()
 

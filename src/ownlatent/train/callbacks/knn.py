@@ -14,8 +14,8 @@ from ownlatent.evaluate.knn import knn_accuracy
 from ownlatent.train.callbacks.metrics import Metrics
 from ownlatent.train.module import Pretraining
 
-_SHARE = 0.02  # of the training time at most goes into measuring
-_MOST = 5000  # images of either part used while training; the evaluation at the end uses all
+_SHARE = 0.04  # of the training time at most goes into measuring
+_MOST = 2000  # images of either part used while training; the evaluation at the end uses all
 
 
 class KNNMonitor(pl.Callback):

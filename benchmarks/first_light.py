@@ -1,0 +1,130 @@
+"""The main job, as a user would run it: the demo on photographs, and 30 minutes on CIFAR-10 (JPEG q75).
+
+    python benchmarks/first_light.py --out benchmarks/results/first_light.json
+
+Everything goes through the command line in a process of its own. CIFAR-10 is read from two Parquet
+files (`train.parquet`, `test.parquet`; column `image` with encoded bytes and path) in the folder
+`--cifar10`, by default `$OWNLATENT_DATA/cifar10` or `../shared/data/cifar10`; without them that part is
+left out. The train folder is given to `pretrain` without its labels; k-NN then classifies all test
+images by all train images, with the encoder of the last epoch. `--cifar10-run` evaluates a run that is there already.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import results
+import torch
+
+from ownlatent import Run, backbones
+from ownlatent.backbones.encoder import Encoder
+from ownlatent.data.opening import load_labelled
+from ownlatent.evaluate.against_baselines import against_baselines, table
+
+DATA = Path(os.environ.get("OWNLATENT_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+
+
+def main() -> None:
+    parser = results.arguments(__doc__)
+    parser.add_argument("--cifar10", type=Path, default=DATA / "cifar10", metavar="FOLDER")
+    parser.add_argument("--cifar10-run", type=Path, metavar="RUN")
+    parser.add_argument("--minutes", type=float, default=30, help="of training on CIFAR-10")
+    options = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    figures: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        start_up(figures, repeats=2 if options.quick else 7)
+        photos(Path(scratch), options, rows, figures)
+        if (options.cifar10 / "train.parquet").exists():
+            cifar10(Path(scratch), options, rows, figures)
+        else:
+            print(f"no CIFAR-10 in {options.cifar10}: that part is left out")
+    results.write(options.out, "first_light", rows, figures)
+
+
+def start_up(figures: dict[str, float], repeats: int) -> None:
+    """Median seconds of whole processes: the help, and a bare import."""
+    commands = {"help_seconds": ["-m", "ownlatent", "--help"], "import_seconds": ["-c", "import ownlatent"]}
+    for name, command in commands.items():
+        times = []
+        for _ in range(repeats):
+            began = perf_counter()
+            subprocess.run([sys.executable, *command], check=True, capture_output=True)
+            times.append(perf_counter() - began)
+        figures[name] = round(statistics.median(times), 4)
+
+
+def photos(scratch: Path, options: argparse.Namespace, rows: list[dict[str, Any]], figures: dict[str, float]) -> None:
+    """`ownlatent demo`, the whole process timed."""
+    out = scratch / "photos"
+    began = perf_counter()
+    ownlatent("demo", "--out", out, *(["--minutes", 0.05] if options.quick else []))
+    figures["photos_seconds"] = round(perf_counter() - began, 1)
+    record("photos", Run(out).results["evaluations"], Run(out), rows, figures)
+
+
+def cifar10(scratch: Path, options: argparse.Namespace, rows: list[dict[str, Any]], figures: dict[str, float]) -> None:
+    """`ownlatent pretrain` on the train folder, then k-NN of test against train."""
+    every = 50 if options.quick else 1
+    unpack(options.cifar10, scratch / "cifar10", every)
+    out = options.cifar10_run or scratch / "cifar10-run"
+    if options.cifar10_run is None:
+        minutes = 0.05 if options.quick else options.minutes
+        ownlatent("pretrain", scratch / "cifar10" / "train", "--minutes", minutes, "--out", out)
+    run = Run(out)
+    trained = run.encoder
+    train, test = (load_labelled(str(scratch / "cifar10" / s), 3, trained.image_size) for s in ("train", "test"))
+    entries = against_baselines(trained, untrained(run), train, test, train.images[::10])
+    print("\n".join(table(entries)))
+    figures["cifar10_minutes"] = round(run.results["training"]["seconds"] / 60, 2)
+    record("cifar10", entries, run, rows, figures)
+
+
+def untrained(run: Run) -> Encoder:
+    """The run's encoder as it was before training: the same seed, drawn again."""
+    spec = run.encoder.backbone.spec
+    torch.manual_seed(run.recipe.seed)
+    backbone = backbones.create(
+        spec["name"], channels=spec["channels"], image_size=spec["image_size"], **spec["keywords"]
+    )
+    return Encoder(backbone, run.encoder.image_size, run.encoder.mean.flatten(), run.encoder.std.flatten())
+
+
+def record(name: str, entries: list[dict], run: Run, rows: list[dict[str, Any]], figures: dict[str, float]) -> None:
+    for entry in entries:
+        suffix = "" if entry["subject"] == "trained" else f"_{entry['subject']}"
+        figures[f"{name}_knn{suffix}"] = round(entry["top1"], 4)
+        rows.append({"benchmark": name, **{k: v for k, v in entry.items() if k != "data"}})
+    recipe = json.loads((run.folder / "recipe.json").read_text())
+    rows.append(
+        {"benchmark": name, "training": run.results["training"], "recipe": {**recipe, "data": name, "val": None}}
+    )
+
+
+def unpack(source: Path, target: Path, every: int) -> None:
+    """CIFAR-10 as folders of files, as a user would have it: {train,test}/{class}/{number}.jpg."""
+    import pyarrow.parquet
+
+    for split in ("train", "test"):
+        images = pyarrow.parquet.read_table(source / f"{split}.parquet", columns=["image"])["image"]
+        for image in images.to_pylist()[::every]:
+            path = target / split / image["path"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(image["bytes"])
+
+
+def ownlatent(*arguments: Any) -> None:
+    command = [sys.executable, "-m", "ownlatent", *map(str, arguments)]
+    print("$ ownlatent", *arguments, flush=True)
+    subprocess.run(command, check=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""What every benchmark shares: where it ran, and the file it writes."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from ownlatent.train.environment import environment
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """The two options that every benchmark takes."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the results here")
+    parser.add_argument("--quick", action="store_true", help="a few seconds of everything, to see that it works")
+    return parser
+
+
+def write(path: Path | None, name: str, rows: list[dict[str, Any]], figures: dict[str, float]) -> None:
+    """Print the figures and write {"name", "machine", "command", "rows", "figures"}."""
+    here = environment()
+    machine = {key: here[key] for key in ("processor", "cores", "memory_gib", "gpus", "system", "versions", "commit")}
+    command = " ".join(["python", *sys.argv])
+    for key, value in figures.items():
+        print(f"{key:<24} {value:.4g}")
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = {"name": name, "machine": machine, "command": command, "rows": rows, "figures": figures}
+        path.write_text(json.dumps(content, indent=2) + "\n")

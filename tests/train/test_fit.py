@@ -1,0 +1,208 @@
+"""Whole runs, in this process and in real ones that are stopped and killed."""
+
+import csv
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import nn
+
+from ownlatent import OwnlatentError, load_encoder, pretrain
+from ownlatent.methods.byol import BYOL
+
+TINY = {
+    "backbone": "resnet10_w16",
+    "image_size": 16,
+    "batch_size": 16,
+    "precision": "32",
+    "accelerator": "cpu",
+    "method.hidden": 16,
+    "method.projection": 8,
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Bit-identical runs need one order of summation."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_run_folder_says_everything(image_folder: Path, class_folder: Path, tmp_path: Path):
+    run = pretrain(image_folder, out=tmp_path / "run", epochs=4, val=str(class_folder), **TINY)
+    present = {p.relative_to(run.folder).as_posix() for p in run.folder.rglob("*") if p.is_file()}
+    files = ["recipe.json", "metrics.csv", "results.json", "env.json", "views.png", "curves.png", "log.txt"]
+    assert {*files, "encoder.safetensors", "encoder.json", "checkpoints/last.ckpt"} <= present
+    assert any(name.startswith("tensorboard/events") for name in present)
+
+    steps_per_epoch = 60 // 16
+    with (run.folder / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for column in ["step", "epoch", "loss", "lr", "tau", "std", "images_per_second", "waiting", "knn"]:
+        assert column in rows[0]
+    assert int(rows[-1]["step"]) == 4 * steps_per_epoch == run.results["training"]["steps"]
+    assert float(rows[-1]["epoch"]) == 4
+    assert all(0 <= float(row["loss"]) <= 8 and 0 <= float(row["waiting"]) <= 1 for row in rows)
+    assert any(row["knn"] for row in rows)
+    # The schedules, as the papers have them at the step before the last one: lr near 0, tau near 1.
+    progress = (4 * steps_per_epoch - 1) / (4 * steps_per_epoch)
+    assert float(rows[-1]["tau"]) == pytest.approx(1.0)
+    peak, warmup = run.recipe.optim.lr, run.recipe.optim.warmup
+    assert peak is not None and warmup is not None
+    cosine = peak * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup))) / 2
+    assert float(rows[-1]["lr"]) == pytest.approx(cosine, rel=1e-3)
+
+    assert [e["subject"] for e in run.results["evaluations"]] == ["trained", "random", "pixels"]
+    for entry in run.results["evaluations"]:
+        assert entry["protocol"] == "knn" and entry["k"] == 20 and entry["temperature"] == 0.07
+        assert entry["num_test"] == 60 and entry["num_train"] == 59 and 0 <= entry["top1"] <= 1
+    assert json.loads((run.folder / "env.json").read_text())["versions"]["torch"] == torch.__version__
+    assert "loss" in (run.folder / "log.txt").read_text()
+
+    images = torch.randint(0, 256, (5, 3, 16, 16), dtype=torch.uint8)
+    features = run.encoder(images)
+    assert features.shape == (5, 128)
+    torch.testing.assert_close(load_encoder(run.folder)(images), features)
+
+
+def test_the_stored_recipe_repeats_the_run(image_folder: Path, tmp_path: Path):
+    first = pretrain(image_folder, out=tmp_path / "first", epochs=2, **TINY)
+    again = pretrain(recipe=first.folder / "recipe.json", out=tmp_path / "again")
+    other = pretrain(recipe=first.folder / "recipe.json", out=tmp_path / "other", seed=1)
+    assert _weights(first.folder) == _weights(again.folder)
+    assert _weights(first.folder) != _weights(other.folder)
+
+
+def test_an_interrupted_run_ends_as_if_it_had_not_been(image_folder: Path, tmp_path: Path):
+    whole = pretrain(image_folder, out=tmp_path / "whole", epochs=60, **TINY)
+    stopped = tmp_path / "stopped"
+    process = _start(image_folder, stopped, epochs=60)
+    _wait_for_rows(process, stopped, 10)
+    process.send_signal(signal.SIGINT)
+    said, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert "--resume" in said
+    assert json.loads((stopped / "results.json").read_text())["finished"] is False
+    assert load_encoder(stopped).num_features == 128
+    steps = _steps(stopped)
+    assert 10 <= steps[-1] < 180
+
+    pretrain(out=stopped, resume=True)
+    assert _steps(stopped) == _steps(whole.folder)
+    assert json.loads((stopped / "results.json").read_text())["finished"] is True
+    assert _weights(stopped) == _weights(whole.folder)
+
+
+def test_a_killed_run_goes_on_from_a_whole_checkpoint(image_folder: Path, tmp_path: Path):
+    whole = pretrain(image_folder, out=tmp_path / "whole", epochs=60, **TINY)
+    killed = tmp_path / "killed"
+    process = _start(image_folder, killed, epochs=60, checkpoint_seconds=0.01)
+    _wait_for_rows(process, killed, 20)
+    process.kill()
+    process.communicate(timeout=60)
+    state = torch.load(killed / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["global_step"] == state["ownlatent"]["batches_seen"] > 0
+    assert not (killed / "encoder.safetensors").exists()
+    pretrain(out=killed, resume=True)
+    assert _weights(killed) == _weights(whole.folder)
+
+
+def test_the_target_moves_once_per_optimiser_step(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    moved, passes = [], []
+    after_step, forward = BYOL.after_step, BYOL.forward
+    monkeypatch.setattr(BYOL, "after_step", lambda self, p: (moved.append(p), after_step(self, p))[1])
+    monkeypatch.setattr(BYOL, "forward", lambda self, v: (passes.append(len(v[0])), forward(self, v))[1])
+    run = pretrain(image_folder, out=tmp_path / "run", epochs=2, accumulate=4, **TINY)
+    assert set(passes) == {4}
+    assert len(passes) == 4 * len(moved) == 4 * run.results["training"]["steps"]
+    assert moved == sorted(moved) and moved[0] == 0 and moved[-1] < 1
+
+
+def test_labels_never_reach_a_method(class_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    seen = []
+    forward = BYOL.forward
+    monkeypatch.setattr(BYOL, "forward", lambda self, views: (seen.append(views), forward(self, views))[1])
+    pretrain(class_folder, out=tmp_path / "run", epochs=1, val=str(class_folder), **TINY)
+    assert all(isinstance(views, list) and len(views) == 2 for views in seen)
+    assert all(view.shape[1:] == (3, 16, 16) and view.is_floating_point() for views in seen for view in views)
+
+
+def test_a_diverging_run_stops_with_a_remedy(image_folder: Path, tmp_path: Path):
+    with pytest.raises(OwnlatentError, match="lower --optim.lr"):
+        pretrain(image_folder, out=tmp_path / "run", epochs=50, **TINY, **{"optim.name": "adamw", "optim.lr": 1e30})
+
+
+def test_images_of_many_sizes_are_streamed_and_broken_ones_skipped(tmp_path: Path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        height, width = 20 + number, 40 - number
+        Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(folder / f"{number:02d}.png")
+    (folder / "broken.png").write_bytes((folder / "03.png").read_bytes()[:60])
+    run = pretrain(folder, out=tmp_path / "run", epochs=2, workers=2, **{**TINY, "batch_size": 8})
+    assert run.recipe.loading == "streaming"
+    assert "broken.png" in (run.folder / "log.txt").read_text()
+    assert run.results["training"]["steps"] == 2 * (25 // 8)
+
+
+def test_a_module_of_ones_own_is_trained_in_place(image_folder: Path, tmp_path: Path):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 12, 3, stride=2))
+    before = net[0].weight.detach().clone()
+    settings = {k: v for k, v in TINY.items() if k != "backbone"}
+    run = pretrain(image_folder, out=tmp_path / "run", epochs=1, backbone=net, **settings)
+    assert not torch.equal(net[0].weight, before)
+    fresh = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 12, 3, stride=2))
+    images = torch.rand(2, 3, 16, 16)
+    torch.testing.assert_close(load_encoder(run.folder, fresh)(images), run.encoder(images))
+    with pytest.raises(OwnlatentError, match="load_encoder"):
+        load_encoder(run.folder)
+
+
+def test_a_budget_in_minutes_completes_its_schedule(image_folder: Path, tmp_path: Path):
+    run = pretrain(image_folder, out=tmp_path / "run", minutes=0.02, **TINY)
+    last = run.metrics[-1]
+    assert run.results["finished"] and last["progress"] == 1.0 and last["lr"] < 0.2 * run.recipe.optim.lr
+
+
+def _start(data: Path, out: Path, **fields: object) -> subprocess.Popen:
+    """A run in a process of its own, with one thread, so that it repeats bit for bit."""
+    code = "import sys, json, torch; torch.set_num_threads(1); from ownlatent.cli import main; main(json.loads(sys.argv[1]))"
+    flags = [f"--{k.replace('_', '-')}={v}" for k, v in {**TINY, **fields}.items()]
+    arguments = json.dumps(["pretrain", str(data), "--out", str(out), *flags])
+    return subprocess.Popen(
+        [sys.executable, "-c", code, arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def _wait_for_rows(process: subprocess.Popen, folder: Path, count: int) -> None:
+    deadline = time.monotonic() + 120
+    while len(_steps(folder)) < count:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "training did not begin"
+        time.sleep(0.02)
+
+
+def _steps(folder: Path) -> list[int]:
+    path = folder / "metrics.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [int(row["step"]) for row in csv.DictReader(file) if row["step"]]
+
+
+def _weights(folder: Path) -> dict[str, bytes]:
+    return {name: tensor.numpy().tobytes() for name, tensor in load_file(folder / "encoder.safetensors").items()}

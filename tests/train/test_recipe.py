@@ -1,0 +1,277 @@
+"""Recipes: edited by dotted name, kept as JSON, completed by defaults that follow the data."""
+
+from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
+
+import pytest
+
+from ownlatent.augment.recipes import RECIPES, View
+from ownlatent.errors import OwnlatentError
+from ownlatent.train.recipe import Optim, Recipe, check, edit, option_names
+from ownlatent.train.resolve import Facts, describe, resolve
+
+TWO = (View(blur=1.0), View(blur=0.1))
+SMALL = Facts(num_images=50_000, channels=3, side=32, device="cpu")
+LARGE = Facts(num_images=1_000_000, channels=3, side=400, device="cuda")
+
+
+def test_edit_leaves_the_recipe_as_it_was() -> None:
+    recipe = Recipe()
+    assert edit(recipe, {"seed": 3}) == replace(recipe, seed=3)
+    assert recipe.seed == 0
+    with pytest.raises(FrozenInstanceError):
+        recipe.seed = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("epochs", "10", 10.0),
+        ("epochs", "0.5", 0.5),
+        ("epochs", "none", None),
+        ("minutes", 1, 1.0),
+        ("image_size", "64", 64),
+        ("image-size", "64", 64),
+        ("batch_size", "1e3", 1000),
+        ("batch_size", "auto", None),
+        ("seed", "7", 7),
+        ("backbone", "resnet18", "resnet18"),
+        ("backbone", "auto", None),
+        ("precision", "auto", "auto"),
+        ("precision", "32", "32"),
+        ("val", "none", None),
+        ("data", "none", "none"),
+    ],
+)
+def test_text_becomes_the_type_of_the_field(name: str, text: object, value: object) -> None:
+    found = getattr(edit(Recipe(epochs=1, backbone="x", val="y", batch_size=1), {name: text}), name.replace("-", "_"))
+    assert found == value and type(found) is type(value)
+
+
+def test_dotted_names_reach_the_optimiser() -> None:
+    recipe = edit(Recipe(), {"optim.lr": "0.2", "optim.weight-decay": 1e-4, "optim.name": "lars"})
+    assert recipe.optim == Optim(lr=0.2, weight_decay=1e-4, name="lars")
+
+
+def test_settings_of_method_and_backbone_are_collected() -> None:
+    changes = {"method.tau": "0.99", "method.hidden": 64, "backbone.name": "text", "backbone.flag": "true"}
+    recipe = edit(Recipe(), changes)
+    assert recipe.method_settings == {"tau": 0.99, "hidden": 64}
+    assert recipe.backbone_settings == {"name": "text", "flag": True}
+    assert recipe.method == "byol" and recipe.backbone is None
+
+
+def test_one_view_or_all_views() -> None:
+    recipe = Recipe(views=TWO)
+    assert edit(recipe, {"views.1.blur": "0.5"}).views == (TWO[0], replace(TWO[1], blur=0.5))
+    assert edit(recipe, {"views.crop-scale": "0.2,1"}).views == tuple(replace(v, crop_scale=(0.2, 1.0)) for v in TWO)
+    both = edit(recipe, {"views.blur": 0, "views.0.blur": 0.3})
+    assert [view.blur for view in both.views or ()] == [0.3, 0.0], "the later change wins"
+
+
+def test_a_change_of_views_that_are_not_chosen_yet_is_not_lost() -> None:
+    try:
+        recipe = edit(Recipe(), {"views.blur": 0.5})
+    except OwnlatentError:
+        return
+    assert recipe.views and all(view.blur == 0.5 for view in recipe.views)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("epohcs", "--epochs"),
+        ("batchsize", "--batch-size"),
+        ("optim.larning_rate", "--optim.lr"),
+        ("optim.weight_decya", "--optim.weight-decay"),
+        ("views.blurr", "--views.blur"),
+        ("views.0.blurr", "--views.blur"),
+        ("views.2.blur", "0 to 1"),
+        ("views.0", "--views.0.blur"),
+        ("seed.lr", "--seed"),
+    ],
+)
+def test_unknown_names_are_refused_with_the_nearest(name: str, nearest: str) -> None:
+    with pytest.raises(OwnlatentError, match="there is no option --") as caught:
+        edit(Recipe(views=TWO), {name: 1})
+    assert nearest in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", "many"),
+        ("epochs", "nan"),
+        ("epochs", True),
+        ("epochs", [1]),
+        ("image_size", "32.5"),
+        ("batch_size", "inf"),
+        ("seed", None),
+        ("seed", "none"),
+        ("optim.lr", "fast"),
+        ("views.crop_scale", "0.5"),
+        ("views.crop_scale", "a,b"),
+        ("views.0.blur", "often"),
+    ],
+)
+def test_values_of_another_type_are_refused(name: str, value: object) -> None:
+    with pytest.raises(OwnlatentError, match=r"--\S+ (takes|needs)"):
+        edit(Recipe(views=TWO), {name: value})
+
+
+def test_every_option_can_be_set() -> None:
+    """No field is listed that `edit` does not know, and none that changes nothing."""
+    texts = {float: "0.25", int: "9", str: "text"}
+    start = Recipe(views=TWO)
+    for name in option_names():
+        sample = "0.3,0.7" if name.endswith(("crop_scale", "crop_ratio", "blur_sigma")) else None
+        changed = [text for text in ([sample] if sample else texts.values()) if _changes(start, name, text)]
+        assert changed, name
+
+
+def _changes(recipe: Recipe, name: str, text: str) -> bool:
+    try:
+        return edit(recipe, {name: text}) != recipe
+    except OwnlatentError:
+        return False
+
+
+def test_json_keeps_everything(tmp_path: Path) -> None:
+    recipe = edit(
+        Recipe(data="photos", val="val", minutes=2.5, views=TWO, seed=3, workers=0),
+        {"optim.lr": 0.1 + 0.2, "method.tau": 0.97, "backbone.drop_rate": 0.1, "views.0.crop_scale": (0.1, 0.9)},
+    )
+    recipe.save(tmp_path / "recipe.json")
+    assert Recipe.load(tmp_path / "recipe.json") == recipe
+    Recipe().save(tmp_path / "recipe.json")
+    assert Recipe.load(tmp_path / "recipe.json") == Recipe()
+
+
+def test_a_resolved_recipe_repeats_itself(tmp_path: Path) -> None:
+    """Saved, loaded and resolved again, even on other data and hardware, it does not change."""
+    recipe = resolve(Recipe(data="x"), SMALL, {"views.1.blur": 0.4})
+    recipe.save(tmp_path / "recipe.json")
+    loaded = Recipe.load(tmp_path / "recipe.json")
+    assert loaded == recipe
+    assert resolve(loaded, LARGE, {}) == recipe
+
+
+@pytest.mark.parametrize(("facts", "changes"), [(SMALL, {}), (LARGE, {}), (SMALL, {"minutes": 3})])
+def test_resolving_leaves_nothing_open(facts: Facts, changes: dict) -> None:
+    recipe = resolve(edit(Recipe(data="x"), changes), facts, {})
+    open_fields = {name for name, value in vars(recipe).items() if value is None}
+    assert open_fields == {"val", "epochs" if changes else "minutes"}
+    assert None not in vars(recipe.optim).values()
+    check(recipe)
+    assert all(recipe.backbone in line for line in describe(recipe) if line.startswith("backbone"))
+
+
+def test_small_images_get_a_small_network_and_no_blur() -> None:
+    recipe = resolve(Recipe(data="x"), SMALL, {})
+    assert recipe.image_size == 32
+    assert recipe.views and [view.blur for view in recipe.views] == [0, 0]
+    assert recipe.views[0].solarize != recipe.views[1].solarize
+
+
+def test_large_images_on_an_accelerator_get_the_papers_setting() -> None:
+    recipe = resolve(Recipe(data="x"), LARGE, {})
+    assert recipe.image_size == 224 and recipe.backbone == "resnet50"
+    assert recipe.views == RECIPES["byol"]
+    assert recipe.method_settings == {"hidden": 4096, "projection": 256, "tau": 0.996}
+
+
+@pytest.mark.parametrize(
+    ("side", "device", "size"),
+    [(28, "cpu", 28), (32, "cpu", 32), (47, "cpu", 32), (64, "cpu", 64), (400, "cpu", 96), (400, "cuda", 224),
+     (100, "cuda", 96)],
+)  # fmt: skip
+def test_images_are_not_enlarged(side: int, device: str, size: int) -> None:
+    assert resolve(Recipe(data="x"), Facts(1000, 3, side, device), {}).image_size == size
+
+
+@pytest.mark.parametrize("count", [2, 5, 31, 32, 60, 300, 1000, 3000, 50_000])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_batches_follow_the_number_of_images(count: int, accumulate: int) -> None:
+    recipe = resolve(Recipe(data="x", accumulate=accumulate), Facts(count, 3, 32, "cpu"), {})
+    assert recipe.batch_size
+    assert 2 <= recipe.batch_size <= min(count, 256) and recipe.batch_size % accumulate == 0
+    assert recipe.batch_size >= min(count - count % accumulate, 32)
+
+
+def test_the_learning_rate_follows_the_batch_and_the_optimiser() -> None:
+    rates = {
+        (name, size): resolve(Recipe(data="x", batch_size=size, optim=Optim(name=name)), SMALL, {}).optim.lr
+        for name in ("sgd", "lars", "adamw")
+        for size in (64, 128)
+    }
+    assert all(rates[name, 128] == 2 * rates[name, 64] for name in ("sgd", "lars", "adamw"))
+    assert len(set(rates.values())) > 3
+    assert resolve(Recipe(data="x", optim=Optim(lr=0.7)), SMALL, {}).optim.lr == 0.7
+
+
+def test_what_is_given_wins() -> None:
+    given = Recipe(
+        data="x",
+        backbone="resnet34",
+        epochs=3,
+        image_size=48,
+        batch_size=17,
+        workers=0,
+        optim=Optim("adamw", 1.0, 0.0, 0.5, 0.1, 0.0),
+        views=TWO,
+        method_settings={"hidden": 1, "projection": 2, "tau": 0.3},
+    )
+    assert resolve(given, SMALL, {}) == given
+
+
+def test_view_changes_come_after_the_choice_of_views() -> None:
+    views = resolve(Recipe(data="x"), SMALL, {"views.1.blur": 0.4, "views.flip": 0}).views or ()
+    assert [(view.blur, view.flip) for view in views] == [(0, 0), (0.4, 0)]
+    with pytest.raises(OwnlatentError, match=r"--views\.1\.blur"):
+        resolve(Recipe(data="x"), SMALL, {"views.1.blur": 2})
+
+
+def test_more_images_than_there_are_is_refused() -> None:
+    with pytest.raises(OwnlatentError, match="there are 60 images, fewer than a batch of 64: give --batch-size 32"):
+        resolve(Recipe(data="x", batch_size=64), Facts(60, 3, 32, "cpu"), {})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"epochs": 0},
+        {"minutes": -1},
+        {"epochs": 1, "minutes": 1},
+        {"image_size": 7},
+        {"batch_size": 0},
+        {"batch_size": 10, "accumulate": 4},
+        {"accumulate": 0},
+        {"seed": -1},
+        {"workers": -1},
+        {"accelerator": "tpu"},
+        {"precision": "8"},
+        {"loading": "fast"},
+        {"optim.name": "adam"},
+        {"optim.lr": 0},
+        {"optim.eta": 0},
+        {"optim.weight_decay": -1e-9},
+        {"optim.momentum": 1},
+        {"optim.warmup": 1},
+        {"views.flip": 1.1},
+        {"views.0.solarize": -0.1},
+        {"views.crop_scale": (0, 1)},
+        {"views.crop_scale": (0.9, 0.1)},
+        {"views.crop_ratio": (2, 1)},
+        {"views.blur_sigma": (0, 1)},
+    ],
+    ids=str,
+)
+def test_check_refuses_values_out_of_range(changes: dict) -> None:
+    with pytest.raises(OwnlatentError, match="--"):
+        check(edit(Recipe(views=TWO), changes))
+
+
+def test_check_takes_the_ends_of_the_ranges() -> None:
+    ends = {"image_size": 8, "workers": 0, "seed": 0, "optim.momentum": 0, "optim.warmup": 0, "optim.weight_decay": 0}
+    check(edit(Recipe(views=TWO), {**ends, "views.flip": 1, "views.blur": 0, "views.crop_scale": (1, 1)}))
+    check(Recipe())
