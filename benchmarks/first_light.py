@@ -103,9 +103,8 @@ def record(name: str, entries: list[dict], run: Run, rows: list[dict[str, Any]],
         figures[f"{name}_knn{suffix}"] = round(entry["top1"], 4)
         rows.append({"benchmark": name, **{k: v for k, v in entry.items() if k != "data"}})
     recipe = json.loads((run.folder / "recipe.json").read_text())
-    rows.append(
-        {"benchmark": name, "training": run.results["training"], "recipe": {**recipe, "data": name, "val": None}}
-    )
+    recipe.update(data=name, val=None)  # not the path of a temporary folder
+    rows.append({"benchmark": name, "training": run.results["training"], "recipe": recipe})
 
 
 def unpack(source: Path, target: Path, every: int) -> None:

@@ -140,7 +140,7 @@ def test_labels_never_reach_a_method(class_folder: Path, tmp_path: Path, monkeyp
 
 
 def test_a_diverging_run_stops_with_a_remedy(image_folder: Path, tmp_path: Path):
-    with pytest.raises(OwnlatentError, match="lower --optim.lr"):
+    with pytest.raises(OwnlatentError, match=r"lower --optim\.lr"):
         pretrain(image_folder, out=tmp_path / "run", epochs=50, **TINY, **{"optim.name": "adamw", "optim.lr": 1e30})
 
 
@@ -180,7 +180,8 @@ def test_a_budget_in_minutes_completes_its_schedule(image_folder: Path, tmp_path
 
 def _start(data: Path, out: Path, **fields: object) -> subprocess.Popen:
     """A run in a process of its own, with one thread, so that it repeats bit for bit."""
-    code = "import sys, json, torch; torch.set_num_threads(1); from ownlatent.cli import main; main(json.loads(sys.argv[1]))"
+    code = "import sys, json, torch; torch.set_num_threads(1); from ownlatent.cli import main; "
+    code += "main(json.loads(sys.argv[1]))"
     flags = [f"--{k.replace('_', '-')}={v}" for k, v in {**TINY, **fields}.items()]
     arguments = json.dumps(["pretrain", str(data), "--out", str(out), *flags])
     return subprocess.Popen(

@@ -45,12 +45,8 @@ def fit(job: Job, folder: Path, resume: bool = False) -> tuple[bool, dict]:
         loader = StreamingLoader(job.data, recipe.views, recipe.image_size, batches, recipe.workers)
     module = Pretraining(job.method.to(memory_format=torch.channels_last), job.views, recipe, job.budget)
     metrics = Metrics(folder, loader, job.steps_per_epoch, every=_every(job))
-    callbacks: list[pl.Callback] = [
-        metrics,
-        Checkpoint(folder, recipe.checkpoint_seconds),
-        ProgressBar(metrics),
-        Interruption(),
-    ]
+    checkpoints = Checkpoint(folder, recipe.checkpoint_seconds)
+    callbacks: list[pl.Callback] = [metrics, checkpoints, ProgressBar(metrics), Interruption()]
     if job.val is not None:
         callbacks.insert(0, KNNMonitor(job.val, job.bank, job.encoder.to(job.device), metrics))
     torch.manual_seed(recipe.seed)  # for networks with dropout; views and order have their own seeds
@@ -72,7 +68,7 @@ def fit(job: Job, folder: Path, resume: bool = False) -> tuple[bool, dict]:
         trainer.fit(module, loader, ckpt_path=checkpoint if start is not None else None, weights_only=True)
     if isinstance(loader, StreamingLoader) and loader.skipped:
         for name, reason in loader.skipped.items():
-            log.info("skipped    %s: %s", name, reason)
+            log.debug("skipped    %s: %s", name, reason)
         log.warning("skipped %d files that cannot be read; log.txt lists them", len(loader.skipped))
     images = module.batches_seen * batches.batch_size
     return job.budget.progress(trainer.global_step, module.elapsed) >= 1, {

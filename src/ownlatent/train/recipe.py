@@ -98,16 +98,8 @@ def check(recipe: Recipe) -> None:
     for name, choices in CHOICES.items():
         if values[name] is not None and values[name] not in choices:
             raise OwnlatentError(f"{_flag(name)} is one of {', '.join(choices)}, not {values[name]!r}")
-    for name in (
-        "epochs",
-        "minutes",
-        "image_size",
-        "batch_size",
-        "accumulate",
-        "optim.lr",
-        "optim.eta",
-        "checkpoint_seconds",
-    ):
+    positive = ("epochs", "minutes", "image_size", "batch_size", "accumulate", "checkpoint_seconds")
+    for name in (*positive, "optim.lr", "optim.eta"):
         if values[name] is not None and not values[name] > 0:
             raise OwnlatentError(f"{_flag(name)} must be greater than 0, not {values[name]}")
     if recipe.seed >= 2**63:

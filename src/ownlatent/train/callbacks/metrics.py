@@ -69,7 +69,7 @@ class Metrics(pl.Callback):
         self._losses.clear()
         if loss != loss or abs(loss) == float("inf"):
             raise OwnlatentError(
-                f"the loss is {loss} at step {step}: training diverged; lower --optim.lr from {module.recipe.optim.lr:g}"
+                f"the loss is {loss} at step {step}, training diverged: lower --optim.lr, {module.recipe.optim.lr:g}"
             )
         batches, seconds, paused, waited = self._last
         self._last = (module.batches_seen, module.elapsed, self.paused, self.loader.waited)
