@@ -94,7 +94,9 @@ def untrained(run: Run) -> Encoder:
     backbone = backbones.create(
         spec["name"], channels=spec["channels"], image_size=spec["image_size"], **spec["keywords"]
     )
-    return Encoder(backbone, run.encoder.image_size, run.encoder.mean.flatten(), run.encoder.std.flatten())
+    return Encoder(
+        backbone, run.encoder.image_size, run.encoder.mean.flatten().tolist(), run.encoder.std.flatten().tolist()
+    )
 
 
 def record(name: str, entries: list[dict], run: Run, rows: list[dict[str, Any]], figures: dict[str, float]) -> None:

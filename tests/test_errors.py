@@ -276,7 +276,8 @@ def test_demo_does_not_replace_a_longer_run_on_its_photographs(refused: Refused,
 
 def test_demo_names_only_options_that_it_has(refused: Refused, old_run: Path) -> None:
     message = refused("demo", "--out", old_run)
-    assert "--overwrite" not in message and "--resume" not in message
+    assert "--overwrite" in message and f"ownlatent pretrain --out {old_run} --resume" in message
+    assert cli.parser().parse_args(["demo", "--overwrite"]).overwrite
 
 
 # Names

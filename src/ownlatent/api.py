@@ -54,11 +54,14 @@ def pretrain(
         return _resume(out, fields, network)
     start = recipe if isinstance(recipe, Recipe) else Recipe.load(Path(recipe)) if recipe else Recipe()
     early = {name: value for name, value in fields.items() if not name.startswith("views.")}
+    for length, other in (("epochs", "minutes"), ("minutes", "epochs")):
+        if length in early and other not in early:  # the length that is given replaces the stored one
+            early[other] = None
     start = edit(start, early)
     if not start.data:
         raise OwnlatentError("name the folder of images: ownlatent pretrain FOLDER")
     late = {name: value for name, value in fields.items() if name.startswith("views.")}
-    folder = Path(out) if out else Path("runs") / f"{_short_name(start.data)}-{start.method}"
+    folder = Path(out) if out else _default_folder(start)
     _check_folder(folder, start.data, overwrite)
     with _logging() as buffered:
         from ownlatent.train.prepare import prepare
@@ -66,6 +69,7 @@ def pretrain(
         job = prepare(start, late, network)
         try:
             _make_way(folder)
+            (folder / "log.txt").touch()
         except OSError as error:
             raise OwnlatentError(f"cannot write to {folder} ({error.strerror}): give another --out") from error
         with _log_file(folder, buffered):
@@ -97,10 +101,12 @@ def load_encoder(folder: str | Path, network: "nn.Module | None" = None) -> "nn.
 
 
 def _resume(out: str | Path | None, fields: dict[str, Any], network: "nn.Module | None") -> Run:
-    if out is None:
+    if out is None and "data" not in fields:
         raise OwnlatentError("name the run to go on with: --out RUN --resume")
-    run = Run(out)
+    run = Run(out if out is not None else _default_folder(edit(Recipe(), {"data": fields["data"]})))
     recipe = run.recipe
+    here = {name: fields.pop(name) for name in _MAY_CHANGE if name in fields}
+    recipe = edit(recipe, here)
     changed = [name for name, value in fields.items() if _changes(recipe, name, value)]
     if changed:
         flags = ", ".join("--" + name.replace("_", "-") for name in changed)
@@ -108,7 +114,7 @@ def _resume(out: str | Path | None, fields: dict[str, Any], network: "nn.Module 
             f"a resumed run keeps its recipe, and {flags} would change it: leave that out, or start another run"
         )
     if run.results.get("finished"):
-        raise OwnlatentError(f"{out} is finished: there is nothing to resume; give another --out for a new run")
+        raise OwnlatentError(f"{run.folder} is finished: there is nothing to resume; give another --out for a new run")
     with _logging() as buffered:
         from ownlatent.train.prepare import prepare
 
@@ -116,6 +122,10 @@ def _resume(out: str | Path | None, fields: dict[str, Any], network: "nn.Module 
         job = prepare(recipe, network=network)
         with _log_file(run.folder, buffered):
             return _train(job, run.folder, resume=True)
+
+
+# Where and how a run is computed may differ when it goes on; what it computes may not.
+_MAY_CHANGE = ("accelerator", "workers", "checkpoint_seconds")
 
 
 def _changes(recipe: Recipe, name: str, value: Any) -> bool:
@@ -136,15 +146,17 @@ def _train(job: "Job", folder: Path, resume: bool = False) -> Run:
     from ownlatent.train.prepare import calibration_images
 
     job.recipe.save(folder / "recipe.json")
-    _write_json(folder / "env.json", environment())
-    if not resume:
+    if resume:
+        _write_json(folder / "env-resumed.json", environment())
+    else:
+        _write_json(folder / "env.json", environment())
         _draw_example_views(job, folder)
     log.info("folder     %s", folder)
     finished, training = fit(job, folder, resume)
-    job.encoder.cpu()
     save_encoder(job.encoder, folder)
     draw_curves(folder)
-    results: dict[str, Any] = {"finished": finished, "training": training, "evaluations": []}
+    # Finished is only what is also judged: a run that is stopped in between judges when it is resumed.
+    results: dict[str, Any] = {"finished": False, "training": training, "evaluations": []}
     _write_json(folder / "results.json", results)
     log.info(
         "trained    %d steps in %.1f minutes, %.0f images/s",
@@ -160,11 +172,13 @@ def _train(job: "Job", folder: Path, resume: bool = False) -> Run:
         )
     else:
         train, test = (job.val, None) if job.bank is None else (job.bank, job.val)
-        results["evaluations"] = against_baselines(job.encoder, job.untrained, train, test, calibration_images(job))
-        _write_json(folder / "results.json", results)
+        encoders = job.encoder.to(job.device), job.untrained.to(job.device)
+        results["evaluations"] = against_baselines(*encoders, train, test, calibration_images(job))
         for line in table(results["evaluations"]):
             log.info(line)
-    return Run(folder, job.encoder.eval())
+    results["finished"] = finished
+    _write_json(folder / "results.json", results)
+    return Run(folder, job.encoder.cpu().eval())
 
 
 def _draw_example_views(job: "Job", folder: Path) -> None:
@@ -178,6 +192,7 @@ def _draw_example_views(job: "Job", folder: Path) -> None:
 _FILES = (
     "recipe.json",
     "env.json",
+    "env-resumed.json",
     "results.json",
     "metrics.csv",
     "log.txt",
@@ -222,8 +237,9 @@ def _write_json(path: Path, content: Any) -> None:
     os.replace(beside, path)
 
 
-def _short_name(data: str) -> str:
-    return data.split(":")[0] if data.startswith("photos:") else Path(data).resolve().name or "images"
+def _default_folder(recipe: Recipe) -> Path:
+    name = "photos" if recipe.data.startswith("photos:") else Path(recipe.data).resolve().name or "images"
+    return Path("runs") / f"{name}-{recipe.method}"
 
 
 class _Buffer(logging.Handler):

@@ -30,7 +30,8 @@ def test_a_generator_depends_on_its_numbers_alone() -> None:
     first = draw(1, 2)
     torch.manual_seed(4)
     assert draw(1, 2) == first
-    assert len({draw(1, 2), draw(2, 1), draw(1), draw(1, 3), draw(1, 2, 1)}) == 5
+    assert len({draw(1, 2), draw(2, 1), draw(1), draw(1, 3), draw(1, 2, 1), draw(1, 2, 0), draw(1, 2, 0, 0)}) == 7
+    assert draw(2**32 + 5, 1) != draw(5, 1, 1)  # numpy splits large numbers into words
 
 
 def test_an_order_is_a_permutation_of_its_own() -> None:

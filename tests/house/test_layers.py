@@ -21,7 +21,7 @@ LAYERS = (  # from the top; a room may use its own layer and what is below it
     {"evaluate", "diagnostics"},
     {"methods"},
     {"backbones", "nn", "losses", "augment", "data", "optim"},
-    {"types", "errors"},
+    {"types", "errors", "machine"},
 )
 DEPTH = {room: depth for depth, rooms in enumerate(LAYERS) for room in rooms}
 ONLY_IN = {"lightning": {"train"}, "pytorch_lightning": set(), "timm": {"backbones", "export"}}

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from torch import nn
 
 from ownlatent import OwnlatentError, load_encoder, pretrain
 from ownlatent.methods.byol import BYOL
+from ownlatent.train.callbacks.metrics import Metrics
 
 TINY = {
     "backbone": "resnet10_w16",
@@ -39,6 +42,18 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="module")
+def mixed_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty-four images of as many sizes, and one that is cut short."""
+    folder = tmp_path_factory.mktemp("mixed")
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        height, width = 20 + number, 44 - number
+        Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(folder / f"{number:02d}.png")
+    (folder / "broken.png").write_bytes((folder / "03.png").read_bytes()[:60])
+    return folder
+
+
 def test_a_run_folder_says_everything(image_folder: Path, class_folder: Path, tmp_path: Path):
     run = pretrain(image_folder, out=tmp_path / "run", epochs=4, val=str(class_folder), **TINY)
     present = {p.relative_to(run.folder).as_posix() for p in run.folder.rglob("*") if p.is_file()}
@@ -55,9 +70,9 @@ def test_a_run_folder_says_everything(image_folder: Path, class_folder: Path, tm
     assert float(rows[-1]["epoch"]) == 4
     assert all(0 <= float(row["loss"]) <= 8 and 0 <= float(row["waiting"]) <= 1 for row in rows)
     assert any(row["knn"] for row in rows)
-    # The schedules, as the papers have them at the step before the last one: lr near 0, tau near 1.
+    # The schedules, as the papers have them at the step before the last one: near 0 and near 1 but not there.
     progress = (4 * steps_per_epoch - 1) / (4 * steps_per_epoch)
-    assert float(rows[-1]["tau"]) == pytest.approx(1.0)
+    assert float(rows[-1]["tau"]) == pytest.approx(1 - 0.01 * (1 + math.cos(math.pi * progress)) / 2, abs=1e-6)
     peak, warmup = run.recipe.optim.lr, run.recipe.optim.warmup
     assert peak is not None and warmup is not None
     cosine = peak * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup))) / 2
@@ -67,7 +82,7 @@ def test_a_run_folder_says_everything(image_folder: Path, class_folder: Path, tm
     for entry in run.results["evaluations"]:
         assert entry["protocol"] == "knn" and entry["k"] == 20 and entry["temperature"] == 0.07
         assert entry["num_test"] == 60 and entry["num_train"] == 59 and 0 <= entry["top1"] <= 1
-    assert json.loads((run.folder / "env.json").read_text())["versions"]["torch"] == torch.__version__
+    assert json.loads((run.folder / "env.json").read_text())["versions"]["torch"] == version("torch")
     assert "loss" in (run.folder / "log.txt").read_text()
 
     images = torch.randint(0, 256, (5, 3, 16, 16), dtype=torch.uint8)
@@ -119,6 +134,38 @@ def test_a_killed_run_goes_on_from_a_whole_checkpoint(image_folder: Path, tmp_pa
     assert _weights(killed) == _weights(whole.folder)
 
 
+def test_a_run_stopped_while_it_is_judged_is_judged_when_resumed(
+    image_folder: Path, class_folder: Path, tmp_path: Path
+):
+    first = pretrain(image_folder, out=tmp_path / "run", epochs=2, val=str(class_folder), **TINY)
+    judged, weights = first.results, _weights(first.folder)
+    (first.folder / "results.json").write_text(json.dumps({**judged, "finished": False, "evaluations": []}))
+    again = pretrain(out=first.folder, resume=True)
+    assert again.results == judged
+    assert _weights(again.folder) == weights
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "lars"])
+def test_stopping_and_resuming_changes_nothing_with_accumulation_and_workers(
+    optimiser: str, mixed_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    fields = {**TINY, "batch_size": 8, "accumulate": 2, "epochs": 4, "workers": 1, "optim.name": optimiser}
+    whole = pretrain(mixed_folder, out=tmp_path / "whole", **fields)
+    write = Metrics._write
+
+    def stop_at_five(self: Metrics, trainer: Any, module: Any, step: int) -> None:
+        write(self, trainer, module, step)
+        module.stop_requested = step == 4
+
+    monkeypatch.setattr(Metrics, "_write", stop_at_five)
+    stopped = pretrain(mixed_folder, out=tmp_path / "stopped", **fields)
+    monkeypatch.undo()
+    assert not stopped.results["finished"] and stopped.results["training"]["steps"] == 5
+    pretrain(out=stopped.folder, resume=True)
+    assert _steps(stopped.folder) == _steps(whole.folder) == list(range(1, 13))
+    assert _weights(stopped.folder) == _weights(whole.folder)
+
+
 def test_the_target_moves_once_per_optimiser_step(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     moved, passes = [], []
     after_step, forward = BYOL.after_step, BYOL.forward
@@ -144,15 +191,8 @@ def test_a_diverging_run_stops_with_a_remedy(image_folder: Path, tmp_path: Path)
         pretrain(image_folder, out=tmp_path / "run", epochs=50, **TINY, **{"optim.name": "adamw", "optim.lr": 1e30})
 
 
-def test_images_of_many_sizes_are_streamed_and_broken_ones_skipped(tmp_path: Path):
-    folder = tmp_path / "images"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for number in range(24):
-        height, width = 20 + number, 40 - number
-        Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(folder / f"{number:02d}.png")
-    (folder / "broken.png").write_bytes((folder / "03.png").read_bytes()[:60])
-    run = pretrain(folder, out=tmp_path / "run", epochs=2, workers=2, **{**TINY, "batch_size": 8})
+def test_images_of_many_sizes_are_streamed_and_broken_ones_skipped(mixed_folder: Path, tmp_path: Path):
+    run = pretrain(mixed_folder, out=tmp_path / "run", epochs=2, workers=2, **{**TINY, "batch_size": 8})
     assert run.recipe.loading == "streaming"
     assert "broken.png" in (run.folder / "log.txt").read_text()
     assert run.results["training"]["steps"] == 2 * (25 // 8)
@@ -173,9 +213,12 @@ def test_a_module_of_ones_own_is_trained_in_place(image_folder: Path, tmp_path: 
 
 
 def test_a_budget_in_minutes_completes_its_schedule(image_folder: Path, tmp_path: Path):
-    run = pretrain(image_folder, out=tmp_path / "run", minutes=0.02, **TINY)
-    last = run.metrics[-1]
-    assert run.results["finished"] and last["progress"] == 1.0 and last["lr"] < 0.2 * run.recipe.optim.lr
+    run = pretrain(image_folder, out=tmp_path / "run", minutes=0.05, **TINY)
+    rows, peak = run.metrics, run.recipe.optim.lr
+    assert run.results["finished"] and rows[-1]["progress"] == 1.0
+    assert rows[-1]["lr"] < 0.5 * peak < max(row["lr"] for row in rows) <= peak
+    falling = [row["lr"] for row in rows[len(rows) // 4 :]]
+    assert falling == sorted(falling, reverse=True)
 
 
 def _start(data: Path, out: Path, **fields: object) -> subprocess.Popen:

@@ -48,8 +48,8 @@ def sample_crop(
 def apply_crop(x: Tensor, boxes: Tensor, size: int) -> Tensor:
     """Crop each image of (B, C, H, W) to its box and resize to (B, C, size, size), float32.
 
-    Bilinear with antialiasing when shrinking, as Pillow resizes a cropped image. Works on any
-    range: the value of a constant image is kept.
+    Bilinear with antialiasing when shrinking, as Pillow resizes a cropped image; BYOL's own code is
+    bicubic without antialiasing. Works on any range: the value of a constant image is kept.
     """
     height, width = x.shape[-2:]
     rows = resize_weights(boxes[:, 0], boxes[:, 2], height, size)

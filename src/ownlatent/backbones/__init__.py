@@ -70,7 +70,7 @@ def names() -> list[str]:
 
 def checked_settings(keywords: "Mapping[str, Any]") -> dict[str, Any]:
     """Keywords for `create` that do not collide with its own. Raises OwnlatentError."""
-    for name in ("network", "channels", "image_size", "num_classes", "in_chans", "weights"):
+    for name in ("network", "channels", "image_size", "pretrained", "num_classes", "in_chans", "weights"):
         if name in keywords:
             raise OwnlatentError(
                 f"--backbone.{name.replace('_', '-')} cannot be set: it follows the images and the recipe"
@@ -136,6 +136,8 @@ def _build_torchvision(name: str, image_size: int, pretrained: bool, keywords: d
     if name.startswith("vit_"):
         keywords = {"image_size": image_size, **keywords}
 
+    if name in ("googlenet", "inception_v3"):  # their auxiliary heads would come along in training
+        keywords = {"aux_logits": False, "init_weights": True, **keywords}
     net = torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None, **keywords)
     if name.startswith(("alexnet", "squeezenet", "vgg")):
         return net.features  # what follows belongs to the classifier, also its pooling

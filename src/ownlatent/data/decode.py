@@ -1,6 +1,5 @@
 """One image file to uint8 (C, H, W)."""
 
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import Tensor
 from ownlatent.data.source import Unreadable
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2", ".avif"}
+MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485  # Pillow's guard against decompression bombs
 _GRAY_MODES = {"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F"}
 
 
@@ -26,15 +26,15 @@ def decode(path: Path, channels: int) -> Tensor:
 def read(path: Path, channels: int) -> Image.Image:
     """As `decode`, but a Pillow image in mode L or RGB."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                upright = ImageOps.exif_transpose(image)
-                if upright.mode.startswith(("I", "F")):  # 16-bit and float files: stretch their own range
-                    upright = _stretch(upright)
-                return upright.convert("RGB" if channels == 3 else "L")
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise Unreadable("more pixels than Pillow's safety limit") from None
+        with Image.open(path) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise Unreadable(f"{image.width}x{image.height} pixels, more than the safe {MOST_PIXELS}")
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith(("I", "F")):  # 16-bit and float files: stretch their own range
+                upright = _stretch(upright)
+            return upright.convert("RGB" if channels == 3 else "L")
+    except Unreadable:
+        raise
     except Exception as error:  # decoders raise whatever they like on broken files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise Unreadable(reason.replace(str(path), "the file")) from error

@@ -1,9 +1,10 @@
-"""Batches without end, each a function of (seed, number of the batch) and of nothing else.
+"""Batches without end, each a function of (seed, number of the batch), the way of loading and nothing else.
 
 The stream starts at any batch, so resuming is starting at a number. An epoch's order depends on
 (seed, epoch); its last, incomplete batch is left out, and another order leaves out others.
 """
 
+import logging
 import signal
 from collections.abc import Iterator
 from time import perf_counter
@@ -20,16 +21,25 @@ from ownlatent.data.resident import Resident
 from ownlatent.data.source import Source, Unreadable, name_of
 from ownlatent.errors import OwnlatentError
 
+log = logging.getLogger("ownlatent")
 
-def generator(*numbers: int) -> torch.Generator:
-    """A CPU generator that depends on the numbers alone, such as (seed, batch)."""
-    seed = int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
-    return torch.Generator().manual_seed(seed)
+# What a generator is for: with the seed and the number of the batch it names one stream of random numbers.
+ORDER, VIEWS, CROPS, NETWORK, EXAMPLES = range(5)
+
+
+def generator(seed: int, *key: int) -> torch.Generator:
+    """A CPU generator that depends on the seed and the key alone, such as (seed, VIEWS, batch)."""
+    return torch.Generator().manual_seed(number(seed, *key))
+
+
+def number(seed: int, *key: int) -> int:
+    """A random 64-bit number for a seed and a key; keys of different length never share one by design."""
+    return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1, np.uint64)[0])
 
 
 def order(num_images: int, seed: int, epoch: int) -> Tensor:
     """The permutation of an epoch: (N,) int64."""
-    return torch.randperm(num_images, generator=generator(seed, epoch, 0))
+    return torch.randperm(num_images, generator=generator(seed, ORDER, epoch))
 
 
 class Batches(Sampler[list[int]]):
@@ -53,7 +63,8 @@ class ResidentLoader:
     """Batches of a resident data set: {"images": uint8 (B, C, H, W), "number": number of the batch}."""
 
     def __init__(self, data: Resident, batches: Batches, device: torch.device):
-        self.images, self.batches = data.images.to(device), batches
+        fits = device.type != "cuda" or data.images.nbytes <= torch.cuda.mem_get_info(device)[0] // 4
+        self.images, self.batches = data.images.to(device) if fits else data.images, batches
         self.waited = 0.0
 
     def __iter__(self) -> Iterator[dict]:
@@ -79,7 +90,7 @@ class StreamingLoader:
             batch_size=None,  # an item of the data set is a whole batch, so that a worker knows its number
             num_workers=workers,
             worker_init_fn=_ignore_interrupts if workers else None,
-            prefetch_factor=4 if workers else None,
+            prefetch_factor=2 if workers else None,
         )
         self.batches, self.name = batches, source.name
         self.skipped: dict[str, str] = {}
@@ -91,6 +102,9 @@ class StreamingLoader:
             began = perf_counter()
             crops, number, skipped = next(iterator)
             self.waited += perf_counter() - began
+            for name, reason in skipped.items():
+                if name not in self.skipped:
+                    log.debug("skipped    %s: %s", name, reason)
             self.skipped.update(skipped)
             if crops is None:
                 raise OwnlatentError(
@@ -124,7 +138,7 @@ class _Crops(Dataset):
             image = self._readable(index, skipped)
             if image is None:
                 return None, number, skipped
-            draws = generator(self.seed, number, place)
+            draws = generator(self.seed, CROPS, number, place)
             rows.append(torch.stack([self._cut(image, view, draws) for view in self.views]))
         return torch.stack(rows), number, skipped
 

@@ -1,6 +1,5 @@
 """A small data set as one uint8 tensor: no worker, no decoding, no waiting."""
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from ownlatent.data.source import Source, Unreadable, name_of
 from ownlatent.errors import OwnlatentError
+from ownlatent.machine import cores
 from ownlatent.types import Sample
 
 _PROBED = 64
@@ -72,7 +72,7 @@ def load_resident(
             return str(error)
         return sample if transform is None else sample._replace(image=transform(sample.image))
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for index, result in enumerate(pool.map(fetch, range(len(source)))):
             if isinstance(result, Sample):
                 samples.append(result)

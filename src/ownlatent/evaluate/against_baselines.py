@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from ownlatent.backbones.encoder import Encoder
@@ -46,10 +45,11 @@ def against_baselines(
     randoms = [measure("random", "initial BatchNorm statistics", embedded(untrained))]
     calibrate_batchnorm(untrained, calibration)
     randoms.append(measure("random", "BatchNorm calibrated on the training images", embedded(untrained)))
-    centre = pixel_features(train.images).mean(0)
-    gray = (trained.mean.mean() * torch.ones_like(centre)).cpu()
+    mean, std = trained.mean.cpu(), trained.std.cpu()
+    centre = (train.images.float() / 255).mean(0)
     pixels = [
-        measure("pixels", "the encoder's normalisation", lambda images: pixel_features(images, gray)),
+        measure("pixels", "as they are", pixel_features),
+        measure("pixels", "normalised as for the encoder", lambda images: pixel_features(images, mean, std)),
         measure("pixels", "mean image subtracted", lambda images: pixel_features(images, centre)),
     ]
     for variants in (randoms, pixels):

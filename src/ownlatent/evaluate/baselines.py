@@ -6,10 +6,9 @@ from torch import Tensor, nn
 from ownlatent.backbones.mode import evaluating
 
 
-def pixel_features(images: Tensor, centre: Tensor | None = None) -> Tensor:
-    """Pixels as features (N, C * H * W) of uint8 images, in [0, 1], minus `centre` (C * H * W,) if given."""
-    features = images.flatten(1).float() / 255
-    return features if centre is None else features - centre
+def pixel_features(images: Tensor, mean: Tensor | float = 0.0, std: Tensor | float = 1.0) -> Tensor:
+    """Pixels as features (N, C * H * W) of uint8 images: (x / 255 - mean) / std, by channel or by pixel."""
+    return ((images.float() / 255 - mean) / std).flatten(1)
 
 
 @torch.no_grad()

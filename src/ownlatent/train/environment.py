@@ -1,18 +1,19 @@
 """Where a run happened: versions, hardware, command, commit."""
 
 import importlib.metadata
-import os
 import platform
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from ownlatent.machine import cores, memory
+
 PACKAGES = ("ownlatent", "torch", "torchvision", "timm", "lightning", "numpy", "pillow")
 
 
 def environment() -> dict[str, Any]:
-    """Facts for env.json; nothing here identifies a person or a place."""
+    """Facts for env.json; the command is kept as it was given, paths included."""
     import torch
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -20,8 +21,8 @@ def environment() -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "cores": cores(),
+        "memory_gib": round(memory() / 2**30, 1),
         "gpus": gpus,
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "commit": _commit(),

@@ -14,7 +14,7 @@ from ownlatent.data.loader import Batches, ResidentLoader, StreamingLoader
 from ownlatent.data.resident import Resident
 from ownlatent.errors import OwnlatentError
 from ownlatent.train.callbacks.checkpoint import Checkpoint
-from ownlatent.train.callbacks.interrupt import Interruption
+from ownlatent.train.callbacks.interrupt import Interruption, StopAtOnce
 from ownlatent.train.callbacks.knn import KNNMonitor
 from ownlatent.train.callbacks.metrics import Metrics
 from ownlatent.train.callbacks.progress import ProgressBar
@@ -35,24 +35,27 @@ def fit(job: Job, folder: Path, resume: bool = False) -> tuple[bool, dict]:
     recipe = job.recipe
     assert recipe.batch_size and recipe.image_size and recipe.views and recipe.workers is not None
     checkpoint = folder / "checkpoints" / "last.ckpt"
-    start = _batches_seen(checkpoint) if resume and checkpoint.exists() else None
+    stored = _read(checkpoint) if resume and checkpoint.exists() else None
+    seen = stored["ownlatent"]["batches_seen"] if stored else 0
 
-    batches = Batches(len(job.data), recipe.batch_size // recipe.accumulate, recipe.seed, start or 0)
+    batches = Batches(len(job.data), recipe.batch_size // recipe.accumulate, recipe.seed, seen)
     loader: ResidentLoader | StreamingLoader
     if isinstance(job.data, Resident):
         loader = ResidentLoader(job.data, batches, job.device)
     else:
         loader = StreamingLoader(job.data, recipe.views, recipe.image_size, batches, recipe.workers)
     module = Pretraining(job.method.to(memory_format=torch.channels_last), job.views, recipe, job.budget)
+    if stored and job.budget.progress(stored["global_step"], stored["ownlatent"]["elapsed"]) >= 1:
+        module.load_state_dict(stored["state_dict"])  # trained to the end, and stopped while it was judged
+        return True, _summary(stored["global_step"], seen * batches.batch_size, stored["ownlatent"]["elapsed"])
     metrics = Metrics(folder, loader, job.steps_per_epoch, every=_every(job))
     checkpoints = Checkpoint(folder, recipe.checkpoint_seconds)
     callbacks: list[pl.Callback] = [metrics, checkpoints, ProgressBar(metrics), Interruption()]
     if job.val is not None:
         callbacks.insert(0, KNNMonitor(job.val, job.bank, job.encoder.to(job.device), metrics))
-    torch.manual_seed(recipe.seed)  # for networks with dropout; views and order have their own seeds
-    with _quiet_lightning():
+    with _quiet_lightning(), torch.random.fork_rng():
         trainer = pl.Trainer(
-            accelerator=recipe.accelerator if recipe.accelerator != "cuda" else "gpu",
+            accelerator=recipe.accelerator,
             devices=1,
             precision=_PRECISION[recipe.precision],  # type: ignore[arg-type]
             accumulate_grad_batches=recipe.accumulate,
@@ -65,18 +68,19 @@ def fit(job: Job, folder: Path, resume: bool = False) -> tuple[bool, dict]:
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
-        trainer.fit(module, loader, ckpt_path=checkpoint if start is not None else None, weights_only=True)
+        try:
+            trainer.fit(module, loader, ckpt_path=checkpoint if stored else None, weights_only=True)
+        except StopAtOnce:
+            raise KeyboardInterrupt from None
     if isinstance(loader, StreamingLoader) and loader.skipped:
-        for name, reason in loader.skipped.items():
-            log.debug("skipped    %s: %s", name, reason)
         log.warning("skipped %d files that cannot be read; log.txt lists them", len(loader.skipped))
-    images = module.batches_seen * batches.batch_size
-    return job.budget.progress(trainer.global_step, module.elapsed) >= 1, {
-        "steps": trainer.global_step,
-        "images": images,
-        "seconds": round(module.elapsed, 2),
-        "images_per_second": round(images / max(module.elapsed, 1e-9), 1),
-    }
+    finished = job.budget.progress(trainer.global_step, module.elapsed) >= 1
+    return finished, _summary(trainer.global_step, module.batches_seen * batches.batch_size, module.elapsed)
+
+
+def _summary(steps: int, images: int, seconds: float) -> dict:
+    speed = round(images / max(seconds, 1e-9), 1)
+    return {"steps": steps, "images": images, "seconds": round(seconds, 2), "images_per_second": speed}
 
 
 def _every(job: Job) -> int:
@@ -85,9 +89,12 @@ def _every(job: Job) -> int:
     return min(every, max(1, job.budget.steps // 10)) if job.budget.steps else every
 
 
-def _batches_seen(checkpoint: Path) -> int:
+def _read(checkpoint: Path) -> dict:
+    """The content of a checkpoint of this package. Raises OwnlatentError if it is anything else."""
     try:
-        return torch.load(checkpoint, map_location="cpu", weights_only=True)["ownlatent"]["batches_seen"]
+        stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        int(stored["global_step"]), int(stored["ownlatent"]["batches_seen"]), float(stored["ownlatent"]["elapsed"])
+        return stored
     except Exception as error:  # torch and pickle raise many kinds on a broken file
         raise OwnlatentError(
             f"{checkpoint} cannot be read ({type(error).__name__}): give --overwrite to start again, or another --out"

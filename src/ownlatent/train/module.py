@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ownlatent.augment.views import MultiView
-from ownlatent.data.loader import generator
+from ownlatent.data.loader import NETWORK, VIEWS, generator, number
 from ownlatent.methods._base import Method
 from ownlatent.optim.create import create
 from ownlatent.optim.schedules import warmup_cosine
@@ -30,6 +30,7 @@ class Pretraining(pl.LightningModule):
         self.output: Output | None = None
         self.batches_seen = 0
         self.stop_requested = False
+        self.step_progress = 0.0
         self._elapsed_before = 0.0
         self._began: float | None = None
 
@@ -55,18 +56,20 @@ class Pretraining(pl.LightningModule):
 
     def on_after_batch_transfer(self, batch: dict, dataloader_idx: int) -> Views:
         # Here and not in training_step: there autocast would round the images to bfloat16.
-        draws = generator(self.recipe.seed, batch["number"])
+        draws = generator(self.recipe.seed, VIEWS, batch["number"])
         if "crops" in batch:
             return self.views.of_crops(batch["crops"], draws)
         return self.views.of_images(batch["images"], draws)
 
     def training_step(self, batch: Views, batch_idx: int) -> Tensor:
+        # For networks with dropout: a resumed run draws what an uninterrupted one would have drawn.
+        torch.manual_seed(number(self.recipe.seed, NETWORK, self.batches_seen))
         self.output = self.method(batch)
         self.batches_seen += 1
         return self.output.loss
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        progress = self.progress
+        self.step_progress = progress = self.progress
         assert self.recipe.optim.warmup is not None
         for group in optimizer.param_groups:
             group["lr"] = warmup_cosine(progress, group["base_lr"], self.recipe.optim.warmup)

@@ -18,7 +18,8 @@ def choose_precision(backbone: Backbone, channels: int, image_size: int, device:
     is up to twice as fast, without them slower, so forward and backward are timed both ways.
     """
     if device.type == "cuda":
-        return ("bf16", "the GPU has it") if torch.cuda.is_bf16_supported() else ("32", "the GPU has no bfloat16")
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return ("bf16", "the GPU has it") if native else ("32", "the GPU has no bfloat16")
     if device.type != "cpu":
         return "32", "bfloat16 is not proven on this accelerator"
     net = deepcopy(backbone).train().to(memory_format=torch.channels_last)

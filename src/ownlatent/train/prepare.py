@@ -1,8 +1,8 @@
 """From a recipe to everything that a run needs: data, networks, views, budget."""
 
 import logging
-import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,11 +16,12 @@ from ownlatent.augment.normalize import IMAGENET_MEAN, IMAGENET_STD
 from ownlatent.augment.views import MultiView
 from ownlatent.backbones.encoder import Encoder
 from ownlatent.data.decode import fit_square
-from ownlatent.data.loader import generator, order
+from ownlatent.data.loader import EXAMPLES, generator, order
 from ownlatent.data.opening import load_labelled, open_source
 from ownlatent.data.resident import MixedSizes, Resident, fits_memory, load_resident
 from ownlatent.data.source import Source, Unreadable
 from ownlatent.errors import OwnlatentError
+from ownlatent.machine import cores, memory
 from ownlatent.methods._base import Method
 from ownlatent.train.budget import Budget
 from ownlatent.train.precision import choose_precision
@@ -28,8 +29,8 @@ from ownlatent.train.recipe import Recipe, check
 from ownlatent.train.resolve import Facts, describe, method_settings, resolve
 
 log = logging.getLogger("ownlatent")
-_CALIBRATING = 5000  # training images that set the untrained encoder's BatchNorm
-_SAMPLED = 512  # images looked at to learn the sizes and, where needed, mean and std
+_SAMPLED = 512  # images looked at to learn the sizes and, where needed, mean and std,
+_LOOKED = 2 * 10**8  # but no more than some of them once so many bytes were decoded: about two seconds
 
 
 @dataclass
@@ -49,10 +50,6 @@ class Job:
     steps_per_epoch: float
     device: torch.device
 
-    @property
-    def resident(self) -> bool:
-        return isinstance(self.data, Resident)
-
 
 def prepare(recipe: Recipe, view_changes: dict[str, Any] | None = None, network: nn.Module | None = None) -> Job:
     """Open the data, choose what the recipe leaves open, build the networks; nothing is written.
@@ -63,16 +60,22 @@ def prepare(recipe: Recipe, view_changes: dict[str, Any] | None = None, network:
     """
     check(recipe)
     device = choose_device(recipe.accelerator)
+    if recipe.precision == "16" and device.type == "cpu":
+        raise OwnlatentError("--precision 16 needs an accelerator: on a processor choose bf16 or 32")
     method_settings(recipe, device.type)
     if network is not None:
-        recipe = replace(recipe, backbone=type(network).__name__)
+        recipe = replace(recipe, backbone=f"module:{type(network).__name__}")
+    elif recipe.backbone and recipe.backbone.startswith("module:"):
+        raise OwnlatentError(
+            f"the recipe is for a module of your own ({recipe.backbone.removeprefix('module:')}): "
+            "pass it in Python, pretrain(..., backbone=module), or give --backbone NAME"
+        )
     elif recipe.backbone:
         backbones.check_name(recipe.backbone)
 
     source = open_source(recipe.data)
-    samples = _sample(source)
-    sides = sorted(min(image.shape[1:]) for image in samples)
-    facts = Facts(len(source), samples[0].shape[0], sides[len(sides) // 2], device.type)
+    probe = _probe(source)
+    facts = Facts(len(source), len(probe.pixels[0]), sorted(probe.sides)[len(probe.sides) // 2], device.type)
     recipe = resolve(recipe, facts, view_changes or {})
     assert recipe.image_size is not None
     val = _load_val(recipe, facts.channels) if recipe.val else None
@@ -86,7 +89,7 @@ def prepare(recipe: Recipe, view_changes: dict[str, Any] | None = None, network:
         recipe = replace(recipe, precision=precision)
     recipe = replace(recipe, accelerator=device.type, loading="resident" if isinstance(data, Resident) else "streaming")
     assert recipe.views is not None and recipe.image_size is not None
-    mean, std = _statistics(samples)
+    mean, std = _statistics(probe.pixels)
     encoder = Encoder(method.backbone, recipe.image_size, mean, std)
     steps_per_epoch = _steps_per_epoch(recipe, len(data))
     job = Job(
@@ -165,21 +168,28 @@ def choose_device(accelerator: str) -> torch.device:
     if accelerator == "auto":
         return torch.device(next(name for name in ("cuda", "mps", "cpu") if present[name]))
     if not present[accelerator]:
-        raise OwnlatentError(f"this machine has no {accelerator} device that torch can use: leave --accelerator auto")
+        raise OwnlatentError(f"this machine has no {accelerator} device that torch can use: give --accelerator auto")
     return torch.device(accelerator)
 
 
 def calibration_images(job: Job) -> Tensor:
-    """Training images (N, C, S, S) as an evaluator sees them, spread over the data, at most a few thousand."""
+    """Training images (N, C, S, S) as an evaluator sees them, spread over the data: at most a few thousand."""
     assert job.recipe.image_size is not None
-    every = max(1, len(job.data) // _CALIBRATING)
-    readable = (_read_or_none(job.data, index) for index in range(0, len(job.data), every))
-    return torch.stack([fit_square(image, job.recipe.image_size) for image in readable if image is not None])
+    size = job.recipe.image_size
+    most = 5000 if isinstance(job.data, Resident) else 1000  # the others must be decoded again
+
+    def fetch(index: int) -> Tensor | None:
+        image = _read_or_none(job.data, index)
+        return None if image is None else fit_square(image, size)
+
+    with ThreadPoolExecutor(cores()) as pool:
+        images = list(pool.map(fetch, range(0, len(job.data), max(1, len(job.data) // most))))
+    return torch.stack([image for image in images if image is not None])
 
 
 def example_views(job: Job, count: int) -> tuple[list[np.ndarray], list[list[np.ndarray]]]:
     """The first images of a fixed shuffle, squared, uint8, and V rows of what augmentation makes of them, in [0, 1]."""
-    draws = generator(job.recipe.seed, 0)
+    draws = generator(job.recipe.seed, EXAMPLES)
     size = job.views.size
     shuffled = order(len(job.data), job.recipe.seed, 0).tolist()
     readable = (_read_or_none(job.data, index) for index in shuffled)
@@ -205,9 +215,8 @@ def _to_array(image: Tensor) -> np.ndarray:
 
 
 def _load(source: Source, recipe: Recipe) -> Resident | Source:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     wanted = recipe.loading
-    if wanted == "streaming" or (wanted == "auto" and not fits_memory(source, memory // 4)):
+    if wanted == "streaming" or (wanted == "auto" and not fits_memory(source, memory() // 4)):
         return source
     try:
         loaded = load_resident(source)
@@ -223,7 +232,8 @@ def _say_skipped(data: Resident) -> None:
     for path, reason in data.skipped:
         log.debug("skipped    %s: %s", path, reason)
     if data.skipped:
-        log.warning("skipped %d files of %s that cannot be read; log.txt lists them", len(data.skipped), data.name)
+        count = len(data.skipped)
+        log.warning("skipped %d of %d files that cannot be read; log.txt lists them", count, count + len(data))
 
 
 def _load_val(recipe: Recipe, channels: int) -> Resident:
@@ -236,28 +246,39 @@ def _load_val(recipe: Recipe, channels: int) -> Resident:
     return val
 
 
-def _sample(source: Source) -> list[Tensor]:
-    """Readable images spread over the source. Raises OwnlatentError if none of them can be read."""
-    images: list[Tensor] = []
-    reason = ""
+@dataclass
+class _Probe:
+    """What a sample of the images tells: shorter sides and up to 4,096 pixels (C, P) of each image."""
+
+    sides: list[int]
+    pixels: list[Tensor]
+
+
+def _probe(source: Source) -> _Probe:
+    """Look at images spread over the source. Raises OwnlatentError if none of them can be read."""
+    found, reason, looked = _Probe([], []), "", 0
     for index in range(0, len(source), max(1, len(source) // _SAMPLED)):
         try:
-            images.append(source[index].image)
+            image = source[index].image
         except Unreadable as error:
             reason = str(error)
-    if not images:
+            continue
+        looked += image.numel()
+        found.sides.append(min(image.shape[1:]))
+        found.pixels.append(image.flatten(1)[:, :: max(1, image[0].numel() // 4096)].clone())
+        if looked > _LOOKED and len(found.sides) >= 16:
+            break
+    if not found.sides:
         raise OwnlatentError(
             f"no image of a sample of {source.name} can be read ({reason}): check that the files are complete"
         )
-    return images
+    return found
 
 
-def _statistics(images: Sequence[Tensor]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _statistics(pixels: Sequence[Tensor]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and std per channel: ImageNet's for colour images, as in the papers, else measured on the sample."""
-    if images[0].shape[0] == 3:
+    if pixels[0].shape[0] == 3:
         return IMAGENET_MEAN, IMAGENET_STD
-    pixels = (
-        torch.cat([image.flatten(1)[:, :: max(1, image[0].numel() // 4096)] for image in images], dim=1).float() / 255
-    )
-    mean, std = pixels.mean(1), pixels.std(1).clamp(min=1e-3)
+    every = torch.cat(list(pixels), dim=1).float() / 255
+    mean, std = every.mean(1), every.std(1).clamp(min=1e-3)
     return tuple(round(v, 4) for v in mean.tolist()), tuple(round(v, 4) for v in std.tolist())

@@ -1,6 +1,7 @@
 """A recipe: everything that decides what a run does, typed, frozen, and editable by dotted names."""
 
 import json
+import os
 import types
 import typing
 from collections.abc import Mapping
@@ -64,7 +65,9 @@ class Recipe:
     backbone_settings: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
-        path.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        beside = path.with_suffix(".tmp")  # a run that is killed now still has a whole recipe to resume from
+        beside.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        os.replace(beside, path)
 
     @classmethod
     def load(cls, path: Path) -> "Recipe":

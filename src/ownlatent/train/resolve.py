@@ -1,15 +1,14 @@
 """Defaults that follow the images, their number and the hardware, each with its reason in words."""
 
-import os
 from dataclasses import dataclass, replace
 from typing import Any, get_type_hints
 
 from ownlatent.augment.recipes import RECIPES
+from ownlatent.backbones.stem import SMALL_IMAGE
 from ownlatent.errors import OwnlatentError, nearest
+from ownlatent.machine import cores
 from ownlatent.methods import get, settings
 from ownlatent.train.recipe import Recipe, check, coerce, edit
-
-SMALL = 64  # pixels: up to here networks get a small stem and views are not blurred
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ def resolve(recipe: Recipe, facts: Facts, view_changes: dict[str, Any]) -> Recip
             f"there are {facts.num_images} images, fewer than a batch of {batch}: "
             f"give --batch-size {usual} or more images"
         )
-    small = size <= SMALL
+    small = size <= SMALL_IMAGE
     backbone = recipe.backbone
     if backbone is None and small_machine:
         backbone = "resnet8_w64" if small else "resnet18"
@@ -42,7 +41,7 @@ def resolve(recipe: Recipe, facts: Facts, view_changes: dict[str, Any]) -> Recip
     epochs = recipe.epochs
     if epochs is None and recipe.minutes is None:
         epochs = min(800, max(20, round(2_000_000 / facts.num_images)))
-    workers = recipe.workers if recipe.workers is not None else min(8, os.cpu_count() or 1)
+    workers = recipe.workers if recipe.workers is not None else min(8, cores())
     views = recipe.views or RECIPES["byol_small" if small else "byol"]
     resolved = replace(
         recipe,
@@ -56,6 +55,9 @@ def resolve(recipe: Recipe, facts: Facts, view_changes: dict[str, Any]) -> Recip
         method_settings=method_settings(recipe, facts.device),
     )
     resolved = edit(resolved, view_changes)
+    wanted = get(recipe.method).num_views
+    if len(resolved.views or ()) != wanted:
+        raise OwnlatentError(f"{recipe.method} takes {wanted} views, and the recipe has {len(resolved.views or ())}")
     check(resolved)
     return resolved
 
@@ -96,7 +98,9 @@ def method_settings(recipe: Recipe, device: str) -> dict[str, Any]:
     """
     known = settings(recipe.method)
     hints = get_type_hints(get(recipe.method).__init__)
-    ours = {"hidden": 512, "projection": 128, "tau": 0.99} if device == "cpu" else {}
+    # Short runs want a target that moves faster, small networks narrower heads (BYOL, table 5 and app. A).
+    long = recipe.epochs is not None and recipe.epochs > 300
+    ours = {"tau": 0.996 if long else 0.99, **({"hidden": 512, "projection": 128} if device == "cpu" else {})}
     given = {}
     for name, value in recipe.method_settings.items():
         if name not in known:

@@ -1,6 +1,7 @@
 """Writes what happens to metrics.csv and TensorBoard, a row every few steps."""
 
 import csv
+import os
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ class Metrics(pl.Callback):
             "seconds": round(module.elapsed, 2),
             "loss": round(loss, 5),
             "lr": round(trainer.optimizers[0].param_groups[0]["lr"], 8),
-            "tau": round(module.method.scheduled(progress).get("tau", float("nan")), 6),
+            "tau": round(module.method.scheduled(module.step_progress).get("tau", float("nan")), 6),
             "std": round(relative_std(module.output.embeddings).item(), 4),
             "images_per_second": round((self._last[0] - batches) * (recipe.batch_size // recipe.accumulate) / span, 1),
             "waiting": round((self.loader.waited - waited) / span, 4),
@@ -110,7 +111,9 @@ def _keep_rows(path: Path, step: int) -> None:
         return
     with path.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["step"] and int(row["step"]) <= step]
-    with path.open("w", newline="") as file:
+    beside = path.with_suffix(".tmp")
+    with beside.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
+    os.replace(beside, path)

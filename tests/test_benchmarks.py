@@ -1,0 +1,36 @@
+"""Every benchmark runs in its quick form and writes the file that the others can read."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SHARED = [ROOT / "benchmarks" / "results.py"]
+SCRIPTS = [path for path in sorted((ROOT / "benchmarks").glob("*.py")) if path not in SHARED]
+FIGURES = {
+    "first_light": {
+        *("photos_knn", "photos_knn_random", "photos_knn_pixels", "photos_seconds"),
+        *("cifar10_knn", "cifar10_knn_random", "cifar10_knn_pixels", "cifar10_minutes"),
+        *("help_seconds", "import_seconds"),
+    }
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_quick_run_writes_every_figure(script: Path, tmp_path: Path):
+    out = tmp_path / "result.json"
+    command = [sys.executable, str(script), "--quick", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text())
+    assert set(result) == {"name", "machine", "command", "rows", "figures"}
+    expected = FIGURES[script.stem]
+    if "no CIFAR-10" in done.stdout:
+        expected = {name for name in expected if not name.startswith("cifar10")}
+    assert set(result["figures"]) == expected
+    kept = ROOT / "benchmarks" / "results" / f"{script.stem}.json"
+    assert set(json.loads(kept.read_text())["figures"]) == FIGURES[script.stem]
