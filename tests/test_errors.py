@@ -192,7 +192,8 @@ def test_out_cannot_be_written(refused: Refused, here: Path, image_folder: Path)
 
 
 def test_resume_without_out(refused: Refused, image_folder: Path) -> None:
-    assert "--out RUN --resume" in refused("pretrain", image_folder, "--resume")
+    assert "--out RUN --resume" in refused("pretrain", "--resume")
+    assert "-byol holds no run" in refused("pretrain", image_folder, "--resume")
 
 
 def test_resume_without_a_run(refused: Refused, image_folder: Path) -> None:

@@ -141,7 +141,8 @@ def test_a_run_stopped_while_it_is_judged_is_judged_when_resumed(
     judged, weights = first.results, _weights(first.folder)
     (first.folder / "results.json").write_text(json.dumps({**judged, "finished": False, "evaluations": []}))
     again = pretrain(out=first.folder, resume=True)
-    assert again.results == judged
+    assert again.results["finished"] and again.results["evaluations"] == judged["evaluations"]
+    assert again.results["training"]["steps"] == judged["training"]["steps"]
     assert _weights(again.folder) == weights
 
 

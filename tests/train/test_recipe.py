@@ -177,7 +177,9 @@ def test_large_images_on_an_accelerator_get_the_papers_setting() -> None:
     recipe = resolve(Recipe(data="x"), LARGE, {})
     assert recipe.image_size == 224 and recipe.backbone == "resnet50"
     assert recipe.views == RECIPES["byol"]
-    assert recipe.method_settings == {"hidden": 4096, "projection": 256, "tau": 0.996}
+    assert recipe.method_settings == {"hidden": 4096, "projection": 256, "tau": 0.99}
+    longer = resolve(Recipe(data="x", epochs=1000), LARGE, {})
+    assert longer.method_settings["tau"] == 0.996
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def resolve(recipe: Recipe, facts: Facts, view_changes: dict[str, Any]) -> Recip
         workers=workers,
         views=views,
         optim=_optim(recipe, batch),
-        method_settings=method_settings(recipe, facts.device),
+        method_settings=method_settings(replace(recipe, epochs=epochs), facts.device),
     )
     resolved = edit(resolved, view_changes)
     wanted = get(recipe.method).num_views
