@@ -35,15 +35,17 @@ def main() -> None:
     parser = results.arguments(__doc__)
     parser.add_argument("--cifar10", type=Path, default=DATA / "cifar10", metavar="FOLDER")
     parser.add_argument("--cifar10-run", type=Path, metavar="RUN")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave the run folders here")
     parser.add_argument("--minutes", type=float, default=30, help="of training on CIFAR-10")
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as scratch:
         start_up(figures, repeats=2 if options.quick else 7)
-        photos(Path(scratch), options, rows, figures)
+        runs = options.keep or Path(scratch)
+        photos(runs, options, rows, figures)
         if (options.cifar10 / "train.parquet").exists():
-            cifar10(Path(scratch), options, rows, figures)
+            cifar10(Path(scratch), runs, options, rows, figures)
         else:
             print(f"no CIFAR-10 in {options.cifar10}: that part is left out")
     results.write(options.out, "first_light", rows, figures)
@@ -61,26 +63,28 @@ def start_up(figures: dict[str, float], repeats: int) -> None:
         figures[name] = round(statistics.median(times), 4)
 
 
-def photos(scratch: Path, options: argparse.Namespace, rows: list[dict[str, Any]], figures: dict[str, float]) -> None:
+def photos(runs: Path, options: argparse.Namespace, rows: list[dict[str, Any]], figures: dict[str, float]) -> None:
     """`ownlatent demo`, the whole process timed."""
-    out = scratch / "photos"
+    out = runs / "photos"
     began = perf_counter()
     ownlatent("demo", "--out", out, *(["--minutes", 0.05] if options.quick else []))
     figures["photos_seconds"] = round(perf_counter() - began, 1)
     record("photos", Run(out).results["evaluations"], Run(out), rows, figures)
 
 
-def cifar10(scratch: Path, options: argparse.Namespace, rows: list[dict[str, Any]], figures: dict[str, float]) -> None:
+def cifar10(
+    scratch: Path, runs: Path, options: argparse.Namespace, rows: list[dict[str, Any]], figures: dict[str, float]
+) -> None:
     """`ownlatent pretrain` on the train folder, then k-NN of test against train."""
     every = 50 if options.quick else 1
-    unpack(options.cifar10, scratch / "cifar10", every)
-    out = options.cifar10_run or scratch / "cifar10-run"
+    unpack(options.cifar10, scratch / "images", every)
+    out = options.cifar10_run or runs / "cifar10"
     if options.cifar10_run is None:
         minutes = 0.05 if options.quick else options.minutes
-        ownlatent("pretrain", scratch / "cifar10" / "train", "--minutes", minutes, "--out", out)
+        ownlatent("pretrain", scratch / "images" / "train", "--minutes", minutes, "--out", out)
     run = Run(out)
     trained = run.encoder
-    train, test = (load_labelled(str(scratch / "cifar10" / s), 3, trained.image_size) for s in ("train", "test"))
+    train, test = (load_labelled(str(scratch / "images" / s), 3, trained.image_size) for s in ("train", "test"))
     entries = against_baselines(trained, untrained(run), train, test, train.images[::10])
     print("\n".join(table(entries)))
     figures["cifar10_minutes"] = round(run.results["training"]["seconds"] / 60, 2)
