@@ -1,5 +1,6 @@
 """One image file to uint8 (C, H, W)."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,6 @@ from torch import Tensor
 from ownlatent.data.source import Unreadable
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2", ".avif"}
-MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485  # Pillow's guard against decompression bombs
 _GRAY_MODES = {"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F"}
 
 
@@ -27,14 +27,15 @@ def read(path: Path, channels: int) -> Image.Image:
     """As `decode`, but a Pillow image in mode L or RGB."""
     try:
         with Image.open(path) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise Unreadable(f"{image.width}x{image.height} pixels, more than the safe {MOST_PIXELS}")
+            # Pillow only warns up to twice its limit; a warning made an error would be so for all threads.
+            if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+                raise Image.DecompressionBombError
             upright = ImageOps.exif_transpose(image)
             if upright.mode.startswith(("I", "F")):  # 16-bit and float files: stretch their own range
                 upright = _stretch(upright)
             return upright.convert("RGB" if channels == 3 else "L")
-    except Unreadable:
-        raise
+    except Image.DecompressionBombError:
+        raise Unreadable("more pixels than Pillow's safety limit") from None
     except Exception as error:  # decoders raise whatever they like on broken files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise Unreadable(reason.replace(str(path), "the file")) from error

@@ -17,7 +17,7 @@ def warmup_cosine(progress: float, peak: float, warmup: float = 0.0, end: float 
 
     The learning rate of BYOL (app. A) and of most of the field.
 
-    >>> warmup_cosine(0.05, peak=3.2, warmup=0.1)
+    >>> round(warmup_cosine(0.05, peak=3.2, warmup=0.1), 6)
     1.6
     """
     if progress < warmup:
