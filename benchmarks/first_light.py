@@ -108,9 +108,11 @@ def record(name: str, entries: list[dict], run: Run, rows: list[dict[str, Any]],
         suffix = "" if entry["subject"] == "trained" else f"_{entry['subject']}"
         figures[f"{name}_knn{suffix}"] = round(entry["top1"], 4)
         rows.append({"benchmark": name, **{k: v for k, v in entry.items() if k != "data"}})
-    recipe = json.loads((run.folder / "recipe.json").read_text())
-    recipe.update(data=name, val=None)  # not the path of a temporary folder
-    rows.append({"benchmark": name, "training": run.results["training"], "recipe": recipe})
+    recipe, environment = (json.loads((run.folder / f"{part}.json").read_text()) for part in ("recipe", "env"))
+    recipe.update(data=name, val=None)  # not the path of a temporary folder, which the command holds too
+    del environment["command"]
+    training = run.results["training"]
+    rows.append({"benchmark": name, "training": training, "recipe": recipe, "environment": environment})
 
 
 def unpack(source: Path, target: Path, every: int) -> None:

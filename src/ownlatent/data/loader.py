@@ -29,10 +29,10 @@ ORDER, VIEWS, CROPS, NETWORK, EXAMPLES = range(5)
 
 def generator(seed: int, *key: int) -> torch.Generator:
     """A CPU generator that depends on the seed and the key alone, such as (seed, VIEWS, batch)."""
-    return torch.Generator().manual_seed(number(seed, *key))
+    return torch.Generator().manual_seed(seed_of(seed, *key))
 
 
-def number(seed: int, *key: int) -> int:
+def seed_of(seed: int, *key: int) -> int:
     """A random 64-bit number for a seed and a key; keys of different length never share one by design."""
     return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1, np.uint64)[0])
 

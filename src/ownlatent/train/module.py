@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ownlatent.augment.views import MultiView
-from ownlatent.data.loader import NETWORK, VIEWS, generator, number
+from ownlatent.data.loader import NETWORK, VIEWS, generator, seed_of
 from ownlatent.methods._base import Method
 from ownlatent.optim.create import create
 from ownlatent.optim.schedules import warmup_cosine
@@ -63,7 +63,7 @@ class Pretraining(pl.LightningModule):
 
     def training_step(self, batch: Views, batch_idx: int) -> Tensor:
         # For networks with dropout: a resumed run draws what an uninterrupted one would have drawn.
-        torch.manual_seed(number(self.recipe.seed, NETWORK, self.batches_seen))
+        torch.manual_seed(seed_of(self.recipe.seed, NETWORK, self.batches_seen))
         self.output = self.method(batch)
         self.batches_seen += 1
         return self.output.loss

@@ -36,18 +36,13 @@ class Metrics(pl.Callback):
     """
 
     def __init__(self, folder: Path, loader: Any, steps_per_epoch: float, every: int):
-        self.path, self.loader, self.steps_per_epoch, self.every = (
-            folder / "metrics.csv",
-            loader,
-            steps_per_epoch,
-            every,
-        )
+        self.path, self.loader = folder / "metrics.csv", loader
+        self.steps_per_epoch, self.every = steps_per_epoch, every
         self.latest: dict[str, float | int | str] = {}
         self.knn: float | None = None
         self.paused = 0.0  # seconds in which other callbacks held training up
         self._losses: list[torch.Tensor] = []
         self._last = (0, 0.0, 0.0, 0.0)  # batches, seconds, paused and waited at the last row
-        self._row_step = -1
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Pretraining)
@@ -85,14 +80,12 @@ class Metrics(pl.Callback):
             "seconds": round(module.elapsed, 2),
             "loss": round(loss, 5),
             "lr": round(trainer.optimizers[0].param_groups[0]["lr"], 8),
-            "tau": round(module.method.scheduled(module.step_progress).get("tau", float("nan")), 6),
+            "tau": _rounded(module.method.scheduled(module.step_progress).get("tau"), 6),
             "std": round(relative_std(module.output.embeddings).item(), 4),
             "images_per_second": round((self._last[0] - batches) * (recipe.batch_size // recipe.accumulate) / span, 1),
             "waiting": round((self.loader.waited - waited) / span, 4),
-            "knn": "" if self.knn is None else round(self.knn, 4),
+            "knn": _rounded(self.knn, 4),
         }
-        if self.latest["tau"] != self.latest["tau"]:
-            self.latest["tau"] = ""
         self.knn = None
         new = not self.path.exists()
         with self.path.open("a", newline="") as file:
@@ -103,6 +96,11 @@ class Metrics(pl.Callback):
         if trainer.logger is not None:
             numbers = {k: float(v) for k, v in self.latest.items() if k != "step" and v != ""}
             trainer.logger.log_metrics(numbers, step=step)
+
+
+def _rounded(value: float | None, digits: int) -> float | str:
+    """A cell of the table; empty where the method or the run has no such value."""
+    return "" if value is None else round(value, digits)
 
 
 def _keep_rows(path: Path, step: int) -> None:
