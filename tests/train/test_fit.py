@@ -151,19 +151,20 @@ def test_stopping_and_resuming_changes_nothing_with_accumulation_and_workers(
     optimiser: str, mixed_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     fields = {**TINY, "batch_size": 8, "accumulate": 2, "epochs": 4, "workers": 1, "optim.name": optimiser}
+    monkeypatch.setattr("ownlatent.train.fit._every", lambda job: 3)  # rows between which a run can stop
     whole = pretrain(mixed_folder, out=tmp_path / "whole", **fields)
     write = Metrics._write
 
-    def stop_at_five(self: Metrics, trainer: Any, module: Any, step: int) -> None:
+    def stop_at_seven(self: Metrics, trainer: Any, module: Any, step: int) -> None:
         write(self, trainer, module, step)
-        module.stop_requested = step == 4
+        module.stop_requested = step == 6
 
-    monkeypatch.setattr(Metrics, "_write", stop_at_five)
-    stopped = pretrain(mixed_folder, out=tmp_path / "stopped", **fields)
-    monkeypatch.undo()
-    assert not stopped.results["finished"] and stopped.results["training"]["steps"] == 5
+    with monkeypatch.context() as patched:
+        patched.setattr(Metrics, "_write", stop_at_seven)
+        stopped = pretrain(mixed_folder, out=tmp_path / "stopped", **fields)
+    assert not stopped.results["finished"] and stopped.results["training"]["steps"] == 7
     pretrain(out=stopped.folder, resume=True)
-    assert _steps(stopped.folder) == _steps(whole.folder) == list(range(1, 13))
+    assert _steps(stopped.folder) == _steps(whole.folder) == [1, 3, 6, 9, 12]
     assert _weights(stopped.folder) == _weights(whole.folder)
 
 

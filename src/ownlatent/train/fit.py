@@ -110,7 +110,6 @@ def _quiet_lightning() -> Iterator[None]:
         logger.setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
-        warnings.filterwarnings("ignore", message=".*(lr_scheduler|dataloader|resum|TensorBoard|isinstance).*")
         try:
             yield
         finally:

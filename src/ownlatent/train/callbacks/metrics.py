@@ -56,7 +56,9 @@ class Metrics(pl.Callback):
         self._losses.append(pl_module.output.loss.detach())
         step = trainer.global_step
         stepped = pl_module.batches_seen % trainer.accumulate_grad_batches == 0
-        if stepped and (step % self.every == 0 or step == 1 or trainer.should_stop):
+        # No row of its own where a run is stopped: the resumed run would have one more than an uninterrupted one.
+        last = trainer.should_stop and not pl_module.stop_requested
+        if stepped and (step % self.every == 0 or step == 1 or last):
             self._write(trainer, pl_module, step)
 
     def _write(self, trainer: pl.Trainer, module: Pretraining, step: int) -> None:
