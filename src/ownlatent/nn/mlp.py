@@ -1,6 +1,6 @@
 """The two-layer head of BYOL and its family."""
 
-from torch import Tensor, nn
+from torch import nn
 
 
 class MLP(nn.Sequential):
@@ -17,6 +17,3 @@ class MLP(nn.Sequential):
             nn.ReLU(inplace=True),
             nn.Linear(hidden, outputs, bias=False),
         )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x)
