@@ -1,6 +1,6 @@
 """Small folders of real image files, made once from a fixed seed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,14 @@ PER_CLASS = 20
 SIDE = 32
 
 WriteImage = Callable[..., Path]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the package keeps between runs is kept apart from the user's own, in child processes too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OWNLATENT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

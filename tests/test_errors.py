@@ -95,7 +95,7 @@ def test_all_files_unreadable(refused: Refused, here: Path) -> None:
     (here / "broken").mkdir()
     for number in range(3):
         (here / "broken" / f"{number}.jpg").write_bytes(b"not an image")
-    assert "none of the 3 image files in broken can be read" in refused("pretrain", "broken")
+    assert "none of the 3 images of broken can be read" in refused("pretrain", "broken")
 
 
 def test_all_files_truncated(refused: Refused, here: Path, write_image: Callable[..., Path]) -> None:
@@ -119,7 +119,7 @@ def test_fewer_readable_images_than_a_batch(refused: Refused, here: Path, image_
     shutil.copytree(image_folder, here / "half")
     for path in sorted((here / "half").iterdir())[:30]:
         path.write_bytes(b"")
-    message = refused("pretrain", "half", *TINY, "--batch-size", "40")
+    message = refused("pretrain", "half", *TINY, "--batch-size", "40", "--max-unreadable", "0.5")
     assert "only 30 images can be read, fewer than a batch of 40" in message
 
 

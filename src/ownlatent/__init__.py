@@ -9,17 +9,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ownlatent.api import demo, load_encoder, pretrain
+    from ownlatent.api import demo, load_encoder, prepare, pretrain, preview
     from ownlatent.errors import OwnlatentError
     from ownlatent.run import Run
 
-__all__ = ["OwnlatentError", "Run", "__version__", "demo", "load_encoder", "pretrain"]
+__all__ = ["OwnlatentError", "Run", "__version__", "demo", "load_encoder", "prepare", "pretrain", "preview"]
 __version__ = "0.1.0"
 
 _HOMES = {
     "demo": "ownlatent.api",
     "load_encoder": "ownlatent.api",
+    "prepare": "ownlatent.api",
     "pretrain": "ownlatent.api",
+    "preview": "ownlatent.api",
     "Run": "ownlatent.run",
     "OwnlatentError": "ownlatent.errors",
 }

@@ -1,30 +1,28 @@
 """The front door: the verbs of the command line, as functions."""
 
 import itertools
-import json
 import logging
-import os
-import shutil
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ownlatent.errors import OwnlatentError
-from ownlatent.run import Run
-from ownlatent.train.recipe import Recipe, edit
+from ownlatent.augment.recipes import RECIPES
+from ownlatent.errors import OwnlatentError, nearest
+from ownlatent.log import to_console, to_file
+from ownlatent.run import Run, check_folder, default_folder, make_way, write_json
+from ownlatent.train.recipe import Recipe, coerce, edit
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from ownlatent.data.prepared import Prepared
     from ownlatent.train.prepare import Job
 
 log = logging.getLogger("ownlatent")
 
 
 def pretrain(
-    data: str | Path | None = None,
+    data: Any = None,
     *,
     out: str | Path | None = None,
     resume: bool = False,
@@ -35,10 +33,11 @@ def pretrain(
 ) -> Run:
     """Learn an encoder from unlabelled images and say what it is worth; all of it stays in one folder.
 
-    data: folder of images, or a built-in source (`photos:train`). out: the run folder, by default
-    runs/NAME-METHOD. resume: go on with the run in `out`. overwrite: replace it. recipe: start from
-    a recipe.json. backbone: a name or a module of your own, trained in place. fields: any field of
-    the recipe by its name or dotted name, such as epochs=100, **{"optim.lr": 0.2, "views.1.blur": 0}.
+    data: what `--help` says that the command takes, or an array, a tensor, or any data set with
+    `__len__` and `__getitem__`; a list of these. out: the run folder, by default runs/NAME-METHOD.
+    resume: go on with the run in `out`. overwrite: replace it. recipe: a table of views by its name, or
+    a recipe.json to start from. backbone: a name or a module of your own, trained in place. fields: any
+    field of the recipe by its name or dotted name, such as epochs=100, **{"optim.lr": 0.2}.
 
     Returns the Run; `.encoder` is an nn.Module. Raises OwnlatentError for anything that is wrong
     with the input, before anything is written.
@@ -46,33 +45,39 @@ def pretrain(
     network = None if backbone is None or isinstance(backbone, str) else backbone
     if isinstance(backbone, str):
         fields["backbone"] = backbone
-    if data is not None:
-        fields["data"] = str(data)
+    objects = {}  # what cannot be named in a recipe, and has to be given again to go on
+    for name, value in (("data", data), ("val", fields.get("val"))):
+        if isinstance(value, (list, tuple)) and all(isinstance(each, (str, Path)) for each in value):
+            value = ",".join(map(str, value))
+        if value is not None and not isinstance(value, (str, Path)):
+            objects[name] = value
+            value = f"object:{type(value).__name__}"
+        if value is not None:
+            fields[name] = str(value)
     if resume and (overwrite or recipe is not None):
         raise OwnlatentError("--resume goes on with a run as it is: leave out --overwrite and --recipe")
     if resume:
-        return _resume(out, fields, network)
-    start = recipe if isinstance(recipe, Recipe) else Recipe.load(Path(recipe)) if recipe else Recipe()
-    early = {name: value for name, value in fields.items() if not name.startswith("views.")}
+        return _resume(out, fields, network, objects)
+    start = _start(recipe)
+    early, late = _split(fields)
     for length, other in (("epochs", "minutes"), ("minutes", "epochs")):
         if length in early and other not in early:  # the length that is given replaces the stored one
             early[other] = None
     start = edit(start, early)
     if not start.data:
         raise OwnlatentError("name the folder of images: ownlatent pretrain FOLDER")
-    late = {name: value for name, value in fields.items() if name.startswith("views.")}
-    folder = Path(out) if out else _default_folder(start)
-    _check_folder(folder, start.data, overwrite)
-    with _logging() as buffered:
-        from ownlatent.train.prepare import prepare
+    folder = Path(out) if out else default_folder(start)
+    check_folder(folder, start.data, overwrite)
+    with to_console() as buffered:
+        from ownlatent.train.prepare import prepare as make_ready
 
-        job = prepare(start, late, network)
+        job = make_ready(start, late, network, objects)
         try:
-            _make_way(folder)
+            make_way(folder)
             (folder / "log.txt").touch()
         except OSError as error:
             raise OwnlatentError(f"cannot write to {folder} ({error.strerror}): give another --out") from error
-        with _log_file(folder, buffered):
+        with to_file(folder, buffered):
             return _train(job, folder)
 
 
@@ -90,6 +95,72 @@ def demo(*, out: str | Path | None = None, overwrite: bool = False, **fields: An
     return pretrain(recipe=photos(), out=out, overwrite=overwrite, **fields)
 
 
+def preview(
+    data: str | Path, *, out: str | Path = "views.png", count: int = 8, overwrite: bool = False, **fields: Any
+) -> Path:
+    """Draw what the network would see: images of `data`, and under each its views. Returns the picture's path.
+
+    fields: as for `pretrain`; recipe="simclr" names a table of views, or a recipe.json.
+    """
+    path, count = Path(out), coerce(count, int, "count")
+    if path.exists() and not overwrite:
+        raise OwnlatentError(f"{path} is there already: give another --out, or --overwrite")
+    if count < 1:
+        raise OwnlatentError(f"--count must be at least 1, not {count}")
+    early, late = _split(fields)
+    start = edit(_start(early.pop("recipe", None)), {**early, "data": str(data)})
+    with to_console():
+        from ownlatent.report.pictures import draw_views
+        from ownlatent.train.preview import preview as make
+
+        originals, views, lines = make(start, late, count)
+        for line in lines:
+            log.info(line)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draw_views(originals, views, path)
+        except OSError as error:
+            raise OwnlatentError(f"cannot write {path} ({error.strerror}): give another --out") from error
+        except ValueError as error:  # matplotlib's answer to an ending that it does not know
+            raise OwnlatentError(f"{path} is no picture that can be written ({error}): end --out in .png") from error
+        log.info("wrote      %s", path)
+    return path
+
+
+def prepare(
+    data: str | Path, out: str | Path, *, max_side: int = 512, labelled: bool = False, **fields: Any
+) -> dict[str, Any]:
+    """Write large photographs once as small ones, in tar shards that `pretrain` takes: epochs become faster.
+
+    max_side: the longer side of what is written, in pixels. labelled: keep the classes (by subfolder).
+    Returns the content of prepared.json in `out`: counts, bytes, and the seconds of an epoch before and after.
+    """
+    max_side, labelled = coerce(max_side, int, "max_side"), coerce(labelled, bool, "labelled")
+    recipe = edit(Recipe(), {**fields, "data": str(data)})
+    with to_console():
+        from ownlatent.data.prepared import prepare as write
+        from ownlatent.train.images import open_data, say_progress
+
+        source = open_data(recipe, recipe.data, labelled)
+        log.info("data       %s: %d images", source.name, len(source))
+        report = write(source, Path(out), max_side, progress=say_progress("written"))
+        log.info("wrote      %d images, %d of them made smaller, %d shards in %s", *_counts(report), out)
+        log.info("size       %.1f MB, before %.1f MB", report.bytes_after / 1e6, report.bytes_before / 1e6)
+        if report.skipped:
+            log.warning("skipped %d files that cannot be read; prepared.json lists them", len(report.skipped))
+        before, after = report.epoch_seconds_before, report.epoch_seconds_after
+        log.info(
+            "epoch      %s of decoding and cropping on one core, before %s: %.1fx as fast (told from a sample)",
+            *(f"{after:.3g} s", f"{before:.3g} s", before / max(after, 1e-9)),
+        )
+        log.info("Train on it with: ownlatent pretrain %s", out)
+    return asdict(report)
+
+
+def _counts(report: "Prepared") -> tuple[int, int, int]:
+    return report.images, report.shrunk, report.shards
+
+
 def load_encoder(folder: str | Path, network: "nn.Module | None" = None) -> "nn.Module":
     """The encoder of a run folder: an nn.Module, images in, (B, D) features out.
 
@@ -100,10 +171,29 @@ def load_encoder(folder: str | Path, network: "nn.Module | None" = None) -> "nn.
     return encoder.load_encoder(folder, network)
 
 
-def _resume(out: str | Path | None, fields: dict[str, Any], network: "nn.Module | None") -> Run:
+def _start(recipe: str | Path | Recipe | None) -> Recipe:
+    """The recipe to begin with: given, from a file, or with a named table of views."""
+    if recipe is None or isinstance(recipe, Recipe):
+        return recipe or Recipe()
+    if str(recipe) in RECIPES:
+        return Recipe(views=RECIPES[str(recipe)])
+    if not Path(recipe).exists() and Path(recipe).suffix != ".json":
+        raise OwnlatentError(f"there is no recipe {recipe}, by this name or as a file: {nearest(str(recipe), RECIPES)}")
+    return Recipe.load(Path(recipe))
+
+
+def _split(fields: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The recipe's fields, and the changes to views, which can only be made once the views are chosen."""
+    late = {name: value for name, value in fields.items() if name.startswith("views.")}
+    return {name: value for name, value in fields.items() if name not in late}, late
+
+
+def _resume(
+    out: str | Path | None, fields: dict[str, Any], network: "nn.Module | None", objects: dict[str, Any]
+) -> Run:
     if out is None and "data" not in fields:
         raise OwnlatentError("name the run to go on with: --out RUN --resume")
-    run = Run(out if out is not None else _default_folder(edit(Recipe(), {"data": fields["data"]})))
+    run = Run(out if out is not None else default_folder(edit(Recipe(), {"data": fields["data"]})))
     recipe = run.recipe
     here = {name: fields.pop(name) for name in _MAY_CHANGE if name in fields}
     recipe = edit(recipe, here)
@@ -115,12 +205,12 @@ def _resume(out: str | Path | None, fields: dict[str, Any], network: "nn.Module 
         )
     if run.results.get("finished"):
         raise OwnlatentError(f"{run.folder} is finished: there is nothing to resume; give another --out for a new run")
-    with _logging() as buffered:
-        from ownlatent.train.prepare import prepare
+    with to_console() as buffered:
+        from ownlatent.train.prepare import prepare as make_ready
 
         log.info("resuming   %s", run.folder)
-        job = prepare(recipe, network=network)
-        with _log_file(run.folder, buffered):
+        job = make_ready(recipe, network=network, objects=objects)
+        with to_file(run.folder, buffered):
             return _train(job, run.folder, resume=True)
 
 
@@ -147,9 +237,9 @@ def _train(job: "Job", folder: Path, resume: bool = False) -> Run:
 
     job.recipe.save(folder / "recipe.json")
     if resume:
-        _write_json(folder / "env-resumed.json", environment())
+        write_json(folder / "env-resumed.json", environment())
     else:
-        _write_json(folder / "env.json", environment())
+        write_json(folder / "env.json", environment())
         _draw_example_views(job, folder)
     log.info("folder     %s", folder)
     finished, training = fit(job, folder, resume)
@@ -157,7 +247,7 @@ def _train(job: "Job", folder: Path, resume: bool = False) -> Run:
     draw_curves(folder)
     # Finished is only what is also judged: a run that is stopped in between judges when it is resumed.
     results: dict[str, Any] = {"finished": False, "training": training, "evaluations": []}
-    _write_json(folder / "results.json", results)
+    write_json(folder / "results.json", results)
     log.info(
         "trained    %d steps in %.1f minutes, %.0f images/s",
         training["steps"],
@@ -177,114 +267,13 @@ def _train(job: "Job", folder: Path, resume: bool = False) -> Run:
         for line in table(results["evaluations"]):
             log.info(line)
     results["finished"] = finished
-    _write_json(folder / "results.json", results)
+    write_json(folder / "results.json", results)
     return Run(folder, job.encoder.cpu().eval())
 
 
 def _draw_example_views(job: "Job", folder: Path) -> None:
     from ownlatent.report.pictures import draw_views
-    from ownlatent.train.prepare import example_views
+    from ownlatent.train.images import example_views
 
-    originals, views = example_views(job, count=8)
+    originals, views = example_views(job.data, job.views, job.recipe.seed, count=8)
     draw_views(originals, views, folder / "views.png")
-
-
-_FILES = (
-    "recipe.json",
-    "env.json",
-    "env-resumed.json",
-    "results.json",
-    "metrics.csv",
-    "log.txt",
-    "views.png",
-    "curves.png",
-    "encoder.json",
-    "encoder.safetensors",
-)
-_FOLDERS = ("checkpoints", "tensorboard")
-
-
-def _check_folder(folder: Path, data: str, overwrite: bool) -> None:
-    """Refuse a run folder whose content would be lost, or that lies among the training images."""
-    if folder.exists() and not folder.is_dir():
-        raise OwnlatentError(f"{folder} is a file: give another --out")
-    if (folder / "recipe.json").exists():
-        if not overwrite:
-            raise OwnlatentError(
-                f"{folder} already holds a run: go on with it by `ownlatent pretrain --out {folder} --resume`, "
-                "replace it by --overwrite, or give another --out"
-            )
-    elif taken := [name for name in (*_FILES, *_FOLDERS) if (folder / name).exists()]:
-        raise OwnlatentError(f"{folder} holds no run, but a {taken[0]} that would be lost: give another --out")
-    if Path(data).is_dir() and folder.resolve().is_relative_to(Path(data).resolve()):
-        raise OwnlatentError(
-            f"{folder} lies inside the images' folder, which would mix pictures in: give another --out"
-        )
-
-
-def _make_way(folder: Path) -> None:
-    """An empty run folder: the files of a former run go, anything else in the folder stays."""
-    for name in _FILES:
-        (folder / name).unlink(missing_ok=True)
-    for name in _FOLDERS:
-        shutil.rmtree(folder / name, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-
-
-def _write_json(path: Path, content: Any) -> None:
-    beside = path.with_suffix(".tmp")
-    beside.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(beside, path)
-
-
-def _default_folder(recipe: Recipe) -> Path:
-    name = "photos" if recipe.data.startswith("photos:") else Path(recipe.data).resolve().name or "images"
-    return Path("runs") / f"{name}-{recipe.method}"
-
-
-class _Buffer(logging.Handler):
-    """Keeps what is said before the run folder exists, for its log.txt."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.records: list[logging.LogRecord] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.records.append(record)
-
-
-@contextmanager
-def _logging() -> Iterator[_Buffer]:
-    """Print the package's messages to stdout, unless the application set up logging of its own."""
-    buffer = _Buffer()
-    handlers: list[logging.Handler] = [buffer]
-    if not log.handlers and not logging.getLogger().handlers:
-        console = logging.StreamHandler(sys.stdout)
-        console.setFormatter(logging.Formatter("%(message)s"))
-        console.setLevel(logging.INFO)  # every skipped file is a debug message: log.txt lists them
-        handlers.append(console)
-    level = log.level
-    log.setLevel(logging.DEBUG)
-    for handler in handlers:
-        log.addHandler(handler)
-    try:
-        yield buffer
-    finally:
-        for handler in handlers:
-            log.removeHandler(handler)
-        log.setLevel(level)
-
-
-@contextmanager
-def _log_file(folder: Path, buffered: _Buffer) -> Iterator[None]:
-    file = logging.FileHandler(folder / "log.txt")
-    file.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
-    for record in buffered.records:
-        file.emit(record)
-    log.removeHandler(buffered)
-    log.addHandler(file)
-    try:
-        yield
-    finally:
-        log.removeHandler(file)
-        file.close()

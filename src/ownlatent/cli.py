@@ -8,10 +8,12 @@ from dataclasses import Field, fields
 from typing import Any, NoReturn
 
 from ownlatent import __version__
-from ownlatent.augment.recipes import View
+from ownlatent.augment.recipes import RECIPES, View
 from ownlatent.errors import OwnlatentError, nearest
-from ownlatent.train.recipe import Optim, Recipe, option_names
+from ownlatent.train.recipe import Optim, Recipe
 
+_RECIPE = f"views by name ({', '.join(RECIPES)}), or start from a recipe.json; options given beside it win"
+_DATA = ("data_root", "download")
 INTERRUPTED = 130  # the shell's exit code for a program that Ctrl-C ended
 
 
@@ -30,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
 
     train = verbs.add_parser(
         "pretrain",
-        help="learn an encoder from a folder of unlabelled images",
+        help="learn an encoder from unlabelled images",
         description="Learn an encoder from unlabelled images. What is not given is chosen by the images, their "
         "number and the hardware, and printed.",
         epilog="The method's and the backbone's own settings are named after them, as in --method.tau 0.99.",
@@ -38,16 +40,39 @@ def parser() -> argparse.ArgumentParser:
     )
     train.add_argument("data", nargs="?", metavar="DATA", help=_field(Recipe, "data").metadata["help"])
     train.add_argument("--out", metavar="FOLDER", help="the run folder (default: runs/NAME-METHOD)")
-    train.add_argument("--recipe", metavar="FILE", help="start from a recipe.json; options given beside it win")
+    train.add_argument("--recipe", metavar="NAME|FILE", help=_RECIPE)
     train.add_argument("--resume", action="store_true", help="go on with the run in --out")
     train.add_argument("--overwrite", action="store_true", help="replace the run in --out")
     _add_fields(train.add_argument_group("recipe"), Recipe, "")
     _add_fields(train.add_argument_group("optimiser"), Optim, "optim.")
-    views = train.add_argument_group("views", "for both views, or for one, as in --views.1.blur 0.5 (numbered from 0)")
-    for field in fields(View):
-        views.add_argument(
-            _flag("views." + field.name), default=argparse.SUPPRESS, metavar="VALUE", dest="views." + field.name
-        )
+    _add_views(train)
+
+    look = verbs.add_parser(
+        "preview",
+        help="draw the views that a run would train on",
+        description="Draw images of DATA, and under each the views that a run would train on.",
+        allow_abbrev=False,
+    )
+    look.add_argument("data", metavar="DATA", help=_field(Recipe, "data").metadata["help"])
+    look.add_argument("--out", metavar="FILE.png", default="views.png", help="the picture (default: views.png)")
+    look.add_argument("--count", metavar="VALUE", default=8, help="how many images (default: 8)")
+    look.add_argument("--recipe", metavar="NAME|FILE", help=_RECIPE)
+    look.add_argument("--overwrite", action="store_true", help="replace the picture in --out")
+    _add_fields(look, Recipe, "", only=("image_size", "seed", "accelerator", *_DATA))
+    _add_views(look)
+
+    shrink = verbs.add_parser(
+        "prepare",
+        help="write large photographs once as small ones",
+        description="Write the images of DATA into tar shards in the folder OUT, the longer side at most --max-side "
+        "pixels, and say how much faster an epoch becomes. OUT is then given to pretrain.",
+        allow_abbrev=False,
+    )
+    shrink.add_argument("data", metavar="DATA", help=_field(Recipe, "data").metadata["help"])
+    shrink.add_argument("out", metavar="OUT", help="a folder that does not exist yet")
+    shrink.add_argument("--max-side", metavar="VALUE", default=512, help="of the longer side, pixels (default: 512)")
+    shrink.add_argument("--labelled", action="store_true", help="keep the classes, as --val needs them")
+    _add_fields(shrink, Recipe, "", only=_DATA)
 
     demo = verbs.add_parser(
         "demo",
@@ -83,17 +108,20 @@ def _run(arguments: Sequence[str]) -> int:
     known, unknown = top.parse_known_args(plain)
     given = vars(known)
     verb = given.pop("verb")
-    _refuse(unknown if verb == "pretrain" else [*unknown, *settings], verb)
+    _refuse(unknown + _misplaced(settings, verb), top, verb)
     if verb is None:
         top.print_help()
         return 0
     given.update({name.removeprefix("--").replace("-", "_"): value for name, value in settings.items()})
     from ownlatent import api
 
-    if verb == "demo":
-        run = api.demo(**given)
-    else:
-        run = api.pretrain(given.pop("data"), **given)
+    if verb == "preview":
+        api.preview(given.pop("data"), **given)
+        return 0
+    if verb == "prepare":
+        api.prepare(given.pop("data"), given.pop("out"), **given)
+        return 0
+    run = api.demo(**given) if verb == "demo" else api.pretrain(given.pop("data"), **given)
     return 0 if run.results["finished"] else INTERRUPTED
 
 
@@ -116,25 +144,50 @@ def _take_settings(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]
     return settings, plain
 
 
-def _refuse(arguments: Sequence[str], verb: str | None) -> None:
-    """Raise for arguments that no option takes, with the nearest options."""
+def _misplaced(settings: dict[str, str], verb: str | None) -> list[str]:
+    """Those settings that the command does not take."""
+    if verb == "pretrain":
+        return []
+    return [name for name in settings if verb != "preview" or not name.startswith("--views.")]
+
+
+def _refuse(arguments: Sequence[str], top: argparse.ArgumentParser, verb: str | None) -> None:
+    """Raise for arguments that no option takes, with the nearest options of the command."""
     if not arguments:
         return
-    valid = ["--help", "--version"] if verb is None else ["--help", "--out", "--minutes", "--overwrite"]
-    if verb == "pretrain":
-        valid += ["--recipe", "--resume", *(_flag(name) for name in option_names() if name != "data")]
     name = arguments[0].partition("=")[0]
     if not name.startswith("-"):
         raise OwnlatentError(f"{name!r} is one argument too many: name one folder, and options with --")
-    raise OwnlatentError(f"there is no option {name}: {nearest(name, valid)}")
+    raise OwnlatentError(f"there is no option {name}: {nearest(name, _options(top, verb))}")
 
 
-def _add_fields(group: Any, kind: type, prefix: str) -> None:
+def _options(top: argparse.ArgumentParser, verb: str | None) -> list[str]:
+    """The long names of the options of a command, or of the program itself."""
+    taken = top
+    for action in top._actions:
+        if isinstance(action, argparse._SubParsersAction) and verb is not None:
+            taken = action.choices[verb]
+    return [name for action in taken._actions for name in action.option_strings if name.startswith("--")]
+
+
+def _add_views(verb: argparse.ArgumentParser) -> None:
+    group = verb.add_argument_group("views", "for all views, or for one, as in --views.1.blur 0.5 (numbered from 0)")
+    for field in fields(View):
+        group.add_argument(
+            _flag("views." + field.name), default=argparse.SUPPRESS, metavar="VALUE", dest="views." + field.name
+        )
+
+
+def _add_fields(group: Any, kind: type, prefix: str, only: Sequence[str] | None = None) -> None:
     for field in fields(kind):
-        if "help" not in field.metadata or field.name == "data":
+        if "help" not in field.metadata or field.name == "data" or (only and field.name not in only):
+            continue
+        name = prefix + field.name
+        if field.type is bool:
+            flag = {"action": "store_const", "const": "true", "default": argparse.SUPPRESS}
+            group.add_argument(_flag(name), dest=name, help=field.metadata["help"], **flag)
             continue
         default = "" if field.default is None else f" (default: {field.default})"
-        name = prefix + field.name
         group.add_argument(
             _flag(name), default=argparse.SUPPRESS, metavar="VALUE", dest=name, help=field.metadata["help"] + default
         )

@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import re
+import shutil
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,3 +61,59 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
+
+
+_FILES = (
+    "recipe.json",
+    "env.json",
+    "env-resumed.json",
+    "results.json",
+    "metrics.csv",
+    "log.txt",
+    "views.png",
+    "curves.png",
+    "encoder.json",
+    "encoder.safetensors",
+)
+_FOLDERS = ("checkpoints", "tensorboard")
+
+
+def check_folder(folder: Path, data: str, overwrite: bool) -> None:
+    """Refuse a run folder whose content would be lost, or that lies among the training images."""
+    if folder.exists() and not folder.is_dir():
+        raise OwnlatentError(f"{folder} is a file: give another --out")
+    if (folder / "recipe.json").exists():
+        if not overwrite:
+            raise OwnlatentError(
+                f"{folder} already holds a run: go on with it by `ownlatent pretrain --out {folder} --resume`, "
+                "replace it by --overwrite, or give another --out"
+            )
+    elif taken := [name for name in (*_FILES, *_FOLDERS) if (folder / name).exists()]:
+        raise OwnlatentError(f"{folder} holds no run, but a {taken[0]} that would be lost: give another --out")
+    if Path(data).is_dir() and folder.resolve().is_relative_to(Path(data).resolve()):
+        raise OwnlatentError(
+            f"{folder} lies inside the images' folder, which would mix pictures in: give another --out"
+        )
+
+
+def make_way(folder: Path) -> None:
+    """An empty run folder: the files of a former run go, anything else in the folder stays."""
+    for name in _FILES:
+        (folder / name).unlink(missing_ok=True)
+    for name in _FOLDERS:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write beside and move into place, so that the file is whole whatever happens."""
+    beside = path.with_suffix(".tmp")
+    beside.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(beside, path)
+
+
+def default_folder(recipe: Recipe) -> Path:
+    """runs/NAME-METHOD, NAME being that of the data."""
+    name = "photos" if recipe.data.startswith("photos:") else Path(recipe.data.split(",")[0]).resolve().name
+    name = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "images"
+    return Path("runs") / f"{name}-{recipe.method}"

@@ -10,7 +10,16 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import RandomResizedCrop
 
-from ownlatent.augment.crop import apply_crop, apply_flip, resize_weights, sample_crop, sample_flip
+from ownlatent.augment.crop import (
+    Crop,
+    apply_crop,
+    apply_flip,
+    boxes_of,
+    crop_image,
+    resize_weights,
+    sample_crop,
+    sample_flip,
+)
 
 BOXES = [  # (top, left, height, width) in an image of 40 x 56
     (0, 0, 40, 56),
@@ -29,11 +38,22 @@ def noise(batch: int, channels: int = 3, height: int = 40, width: int = 56, seed
     return torch.randint(0, 256, (batch, channels, height, width), generator=generator, dtype=torch.uint8)
 
 
+def draw(
+    n: int,
+    height: int,
+    width: int,
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> Tensor:
+    """Boxes (n, 4) in images of one size, from seed 0."""
+    return boxes_of(sample_crop(n, torch.Generator().manual_seed(0), scale, ratio), height, width)
+
+
 @pytest.mark.parametrize("size", [8, 24, 64])
 def test_crop_equals_pillow_up_to_its_rounding(size: int):
     """Pillow rounds to whole levels twice, after the columns and after the rows: at most one level together."""
     images = noise(len(BOXES))
-    ours = apply_crop(images, torch.tensor(BOXES), size)
+    ours = apply_crop(images.float(), torch.tensor(BOXES), size)
     for image, (top, left, height, width), result in zip(images, BOXES, ours, strict=True):
         picture = Image.fromarray(image.permute(1, 2, 0).numpy())
         cut = picture.crop((left, top, left + width, top + height)).resize((size, size), Image.Resampling.BILINEAR)
@@ -41,10 +61,20 @@ def test_crop_equals_pillow_up_to_its_rounding(size: int):
         assert (result - expected).abs().max() <= 1.001
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16])
+def test_whole_numbers_are_rounded_to_whole_numbers(dtype: torch.dtype):
+    """As Pillow does it; floats are not."""
+    images = noise(len(BOXES)).to(torch.int32) * (1 if dtype == torch.uint8 else 257)
+    ours = apply_crop(images.to(dtype), torch.tensor(BOXES), 24)
+    exact = apply_crop(images.float(), torch.tensor(BOXES), 24)
+    assert ours.dtype == torch.float32 and torch.equal(ours, exact.round())
+    assert not torch.equal(exact, exact.round())
+
+
 @pytest.mark.parametrize("size", [8, 24, 64])
 def test_crop_equals_torch_with_antialiasing(size: int):
     """The same filter in float: agreement to float32's rounding of values up to 255."""
-    images = noise(len(BOXES))
+    images = noise(len(BOXES)).float()
     ours = apply_crop(images, torch.tensor(BOXES), size)
     for image, (top, left, height, width), result in zip(images, BOXES, ours, strict=True):
         cut = image[None, :, top : top + height, left : left + width].float()
@@ -54,7 +84,7 @@ def test_crop_equals_torch_with_antialiasing(size: int):
 
 def test_enlarging_is_plain_bilinear_interpolation():
     """When the box is smaller than the result there is nothing to smooth."""
-    images, boxes = noise(3), [(0, 0, 20, 20), (15, 30, 25, 26), (7, 9, 2, 31)]
+    images, boxes = noise(3).float(), [(0, 0, 20, 20), (15, 30, 25, 26), (7, 9, 2, 31)]
     ours = apply_crop(images, torch.tensor(boxes), 32)
     for image, (top, left, height, width), result in zip(images, boxes, ours, strict=True):
         cut = image[None, :, top : top + height, left : left + width].float()
@@ -63,15 +93,15 @@ def test_enlarging_is_plain_bilinear_interpolation():
 
 
 def test_crop_at_its_own_size_is_exact():
-    images = noise(2)
+    images = noise(2).float()
     ours = apply_crop(images, torch.tensor([(3, 4, 16, 16), (24, 40, 16, 16)]), 16)
     assert ours.dtype == torch.float32
-    torch.testing.assert_close(ours[0], images[0, :, 3:19, 4:20].float(), atol=1e-4, rtol=0)
-    torch.testing.assert_close(ours[1], images[1, :, 24:40, 40:56].float(), atol=1e-4, rtol=0)
+    torch.testing.assert_close(ours[0], images[0, :, 3:19, 4:20], atol=1e-4, rtol=0)
+    torch.testing.assert_close(ours[1], images[1, :, 24:40, 40:56], atol=1e-4, rtol=0)
 
 
 def test_crop_sees_nothing_outside_its_box():
-    images = noise(1)
+    images = noise(1).float()
     inside = torch.zeros(40, 56, dtype=torch.bool)
     inside[10:22, 20:35] = True
     altered = torch.where(inside, images, 255 - images)
@@ -101,7 +131,7 @@ def test_any_number_of_channels():
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (20, 60), (60, 20), (7, 200), (200, 7), (1, 1), (2, 3)])
 def test_boxes_always_lie_inside_the_image(height: int, width: int):
-    boxes = sample_crop(20_000, height, width, torch.Generator().manual_seed(0))
+    boxes = draw(20_000, height, width)
     top, left, h, w = boxes.unbind(1)
     assert boxes.dtype == torch.int64
     assert (h >= 1).all() and (w >= 1).all()
@@ -111,7 +141,7 @@ def test_boxes_always_lie_inside_the_image(height: int, width: int):
 
 def test_boxes_reach_both_edges():
     """The last admissible place must be drawn too."""
-    boxes = sample_crop(5_000, 32, 32, torch.Generator().manual_seed(0), scale=(0.5, 0.6))
+    boxes = draw(5_000, 32, 32, scale=(0.5, 0.6))
     for start, length in ((boxes[:, 0], boxes[:, 2]), (boxes[:, 1], boxes[:, 3])):
         assert (start == 0).any() and (start + length == 32).any()
 
@@ -130,7 +160,7 @@ def largest_gap(a: np.ndarray, b: np.ndarray) -> float:
 def test_boxes_are_distributed_as_torchvisions(height: int, width: int, scale: tuple[float, float]):
     """Area, aspect and place: at these counts a gap this large happens once in a million for equal laws."""
     ratio = (3 / 4, 4 / 3)
-    ours = sample_crop(50_000, height, width, torch.Generator().manual_seed(0), scale, ratio).double().numpy()
+    ours = draw(50_000, height, width, scale, ratio).double().numpy()
     torch.manual_seed(0)
     image = torch.empty(1, height, width)
     theirs = np.array([RandomResizedCrop.get_params(image, scale, ratio) for _ in range(3_000)], dtype=float)
@@ -146,7 +176,7 @@ def test_boxes_are_distributed_as_torchvisions(height: int, width: int, scale: t
 
 def test_aspect_is_log_uniform():
     """As often wider than high as the reverse; uniform aspects would make 57 % wider."""
-    boxes = sample_crop(40_000, 1000, 1000, torch.Generator().manual_seed(0), scale=(0.1, 0.3))
+    boxes = draw(40_000, 1000, 1000, scale=(0.1, 0.3))
     share = (boxes[:, 3] > boxes[:, 2]).double().mean().item()
     assert share == pytest.approx(0.5, abs=5 * 0.5 / sqrt(40_000))
 
@@ -156,8 +186,52 @@ def test_fallback_is_torchvisions_central_crop(height: int, width: int):
     """No box of the whole area fits an image outside the ratios: the largest central box is taken."""
     ratio = (3 / 4, 4 / 3)
     expected = RandomResizedCrop.get_params(torch.empty(1, height, width), [1.0, 1.0], list(ratio))
-    boxes = sample_crop(50, height, width, torch.Generator().manual_seed(0), scale=(1.0, 1.0), ratio=ratio)
+    boxes = draw(50, height, width, scale=(1.0, 1.0), ratio=ratio)
     assert boxes.tolist() == [list(expected)] * 50
+
+
+@pytest.mark.parametrize("ratio", [(0.2, 0.4), (2.5, 5.0)])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 40), (40, 1)])
+def test_boxes_hold_a_pixel_at_least(height: int, width: int, ratio: tuple[float, float]):
+    """The central box of an image that is one pixel wide would round to nothing."""
+    top, left, h, w = draw(200, height, width, ratio=ratio).unbind(1)
+    assert (h >= 1).all() and (w >= 1).all() and (top >= 0).all() and (left >= 0).all()
+    assert (top + h <= height).all() and (left + w <= width).all()
+
+
+def test_the_last_place_is_inside_whatever_is_drawn():
+    """The largest number below one, times any number of places, must not round up to a place too many."""
+    count, last = 5_000, 1 - 2**-24
+    side = torch.arange(1, count + 1)
+    ones, place = torch.ones(count, 10), torch.full((count, 2), last)
+    crop = Crop(
+        (1 / side.double() ** 2).float().unsqueeze(1) * ones, ones, place, (1.0, 1.0)
+    )  # one pixel of each image
+    top, left, h, w = boxes_of(crop, side, side).unbind(1)
+    assert (h == 1).all() and (w == 1).all()
+    assert torch.equal(top, side - 1) and torch.equal(left, side - 1)
+
+
+def test_boxes_in_images_of_many_sizes_are_those_of_each_size():
+    """The sizes may differ within a batch, and a row is what it would be alone."""
+    crop = sample_crop(200, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(1)
+    heights, widths = (torch.randint(1, 300, (200,), generator=generator) for _ in range(2))
+    boxes = boxes_of(crop, heights, widths)
+    for row in range(200):
+        alone = boxes_of(crop.rows(slice(row, row + 1)), int(heights[row]), int(widths[row]))
+        assert torch.equal(boxes[row : row + 1], alone)
+
+
+@pytest.mark.parametrize("size", [8, 24, 64])
+def test_one_image_of_sixteen_bits_is_cropped_as_a_batch(size: int):
+    """To one of 65,535 levels: the two round floats of another order of summation."""
+    images = (noise(len(BOXES)).to(torch.int32) * 257).to(torch.uint16)
+    batch = apply_crop(images, torch.tensor(BOXES), size)
+    for image, box, expected in zip(images, BOXES, batch, strict=True):
+        alone = np.zeros((3, size, size), np.uint16)
+        crop_image(image, box, alone)
+        assert np.abs(alone.astype(np.float32) - expected.numpy()).max() <= 1
 
 
 def test_flip_is_exact_and_only_where_chosen():

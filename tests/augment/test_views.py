@@ -1,5 +1,6 @@
-"""From uint8 images to views: draws per image, reproducible, whatever the chunking."""
+"""From images to views: draws per image, reproducible, whatever the chunking, the threads and the depth."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -9,10 +10,10 @@ from torch import Tensor
 from ownlatent.augment import views
 from ownlatent.augment.blur import Blur, apply_blur
 from ownlatent.augment.colour import Jitter, apply_grayscale, apply_jitter, apply_solarize
-from ownlatent.augment.crop import apply_crop, apply_flip, sample_crop
+from ownlatent.augment.crop import apply_crop, apply_flip, boxes_of, crop_image
 from ownlatent.augment.normalize import IMAGENET_MEAN, IMAGENET_STD, normalize
 from ownlatent.augment.recipes import RECIPES, View
-from ownlatent.augment.views import MultiView, ViewParams, apply_view, sample_view
+from ownlatent.augment.views import MultiView, ViewParams, apply_view, sample_crops, sample_view
 
 PLAIN = View(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=0, jitter=0, grayscale=0, blur=0, solarize=0)
 """A view that shows the whole image as it is."""
@@ -21,6 +22,14 @@ PLAIN = View(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=0, jitter=0, gra
 def images(batch: int, channels: int = 3, size: int = 32, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (batch, channels, size, size), generator=generator, dtype=torch.uint8)
+
+
+def cut(batch: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """The boxes (B, 4) cut out of uint8 images (B, C, H, W) one by one, as a loader's process does it."""
+    crops = torch.empty((*batch.shape[:2], size, size), dtype=torch.uint8)
+    for image, box, out in zip(batch, boxes.double().tolist(), crops.numpy(), strict=True):
+        crop_image(image, tuple(box), out)
+    return crops
 
 
 def byol_views(size: int = 32) -> MultiView:
@@ -110,48 +119,142 @@ def test_crops_are_drawn_per_image():
 
 
 def test_hundred_images_equal_the_same_draws_applied_at_once():
-    """On a processor the batch goes through in chunks that fit its cache; nothing may depend on them."""
-    batch, make, view = images(100), byol_views(), RECIPES["byol"][0]
-    assert views._CACHE_BYTES // (4 * 3 * 32 * 32) < 50  # so 100 images are several chunks
+    """On a processor the batch goes through in pieces that fit its cache; nothing may depend on them."""
+    batch, make = images(300), byol_views()
+    assert views._CACHE_BYTES // (3 * 32 * 32) < 150  # so 300 images are several pieces
     generator = seeded()
-    boxes = sample_crop(100, 32, 32, generator, view.crop_scale, view.crop_ratio)
-    params = sample_view(100, generator, view)
-    expected = normalize(apply_view(apply_crop(batch, boxes, 32) / 255, params), IMAGENET_MEAN, IMAGENET_STD)
-    torch.testing.assert_close(make.of_images(batch, seeded())[0], expected, atol=2e-5, rtol=0)
+    boxes = [boxes_of(crop, 32, 32) for crop in sample_crops(RECIPES["byol"], 300, generator)]
+    params = [sample_view(300, generator, view) for view in RECIPES["byol"]]
+    for v, view in enumerate(make.of_images(batch, seeded())):
+        crops = cut(batch, boxes[v], 32)
+        expected = normalize(apply_view(crops.float() / 255, params[v]), IMAGENET_MEAN, IMAGENET_STD)
+        torch.testing.assert_close(view, expected, atol=2e-5, rtol=0)
 
 
 @pytest.mark.parametrize("cache", [1, 100_000, 10**9])
-def test_size_of_the_chunks_does_not_matter(cache: int, monkeypatch: pytest.MonkeyPatch):
+def test_size_of_the_pieces_does_not_matter(cache: int, monkeypatch: pytest.MonkeyPatch):
     batch, make = images(100), byol_views()
     expected = make.of_images(batch, seeded())
     monkeypatch.setattr(views, "_CACHE_BYTES", cache)
     for view, reference in zip(make.of_images(batch, seeded()), expected, strict=True):
-        torch.testing.assert_close(view, reference, atol=2e-5, rtol=0)
+        assert torch.equal(view, reference)
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Sets the number of torch's threads for one test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_number_of_threads_does_not_matter(threads: Callable[[int], None]):
+    """Also where there are more threads than images."""
+    batch, make = images(37), byol_views()
+    threads(1)
+    expected, few = make.of_images(batch, seeded()), make.of_images(batch[:3], seeded())
+    threads(4)
+    assert all(torch.equal(a, b) for a, b in zip(make.of_images(batch, seeded()), expected, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(make.of_images(batch[:3], seeded()), few, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16])
+def test_rows_of_a_data_set_are_a_batch_of_those_images(dtype: torch.dtype):
+    """Without a copy of them where the loops are compiled; an image may be asked for twice."""
+    every, make, rows = images(50).to(dtype), byol_views(), torch.tensor([7, 0, 49, 7, 20])
+    batch = torch.stack([every[row] for row in rows.tolist()])
+    for ours, theirs in zip(make.of_images(every, seeded(), rows), make.of_images(batch, seeded()), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_views_of_different_sizes():
+    """DINO's ten: two large, eight small."""
+    make = MultiView(RECIPES["dino"], 56, IMAGENET_MEAN, IMAGENET_STD)
+    assert make.sizes == (56, 56, *(24,) * 8)
+    result = make.of_images(images(3, size=70), seeded())
+    assert [view.shape for view in result] == [(3, 3, size, size) for size in make.sizes]
+    crops = [images(3, size=size, seed=size) for size in make.sizes]
+    assert [view.shape for view in make.of_crops(crops, seeded())] == [view.shape for view in result]
 
 
 def test_ready_crops_go_to_their_own_view():
     """Crop v is augmented as view v: here the second view mirrors, the first does nothing."""
-    crops = torch.stack([images(5, seed=0), images(5, seed=1)], dim=1)
+    crops = [images(5, seed=0), images(5, seed=1)]
     made = MultiView([PLAIN, replace(PLAIN, flip=1.0)], 32, IMAGENET_MEAN, IMAGENET_STD).of_crops(crops, seeded())
-    for view, expected in zip(made, (crops[:, 0], crops[:, 1].flip(-1)), strict=True):
+    for view, expected in zip(made, (crops[0], crops[1].flip(-1)), strict=True):
         reference = normalize(expected.float() / 255, IMAGENET_MEAN, IMAGENET_STD)
         torch.testing.assert_close(view, reference, atol=1e-6, rtol=0)
 
 
 def test_ready_crops_are_augmented_reproducibly_and_left_alone():
-    crops = torch.stack([images(50, seed=0), images(50, seed=1)], dim=1)
-    before, make = crops.clone(), byol_views()
+    crops = [images(50, seed=0), images(50, seed=1)]
+    before, make = [crop.clone() for crop in crops], byol_views()
     first, again = make.of_crops(crops, seeded()), make.of_crops(crops, seeded())
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    assert torch.equal(crops, before)
+    assert all(torch.equal(a, b) for a, b in zip(crops, before, strict=True))
+
+
+@pytest.mark.parametrize("recipe", ["byol", "dino"])
+def test_crops_cut_elsewhere_give_the_views_of_the_images(recipe: str):
+    """The crops are drawn before everything else, so that a loader's process can draw them alone."""
+    batch, make = images(20, size=50), MultiView(RECIPES[recipe], 32, IMAGENET_MEAN, IMAGENET_STD)
+    crops = []
+    for draws, size in zip(sample_crops(make.views, 20, seeded()), make.sizes, strict=True):
+        crops.append(cut(batch, boxes_of(draws, 50, 50), size))
+    for ours, theirs in zip(make.of_crops(crops, seeded()), make.of_images(batch, seeded()), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES))
 def test_single_channel_images(recipe: str):
     make = MultiView(RECIPES[recipe], 32, (0.5,), (0.25,))
-    for view in make.of_images(images(20, channels=1), seeded()):
-        assert view.shape == (20, 1, 32, 32)
+    for view, size in zip(make.of_images(images(20, channels=1), seeded()), make.sizes, strict=True):
+        assert view.shape == (20, 1, size, size)
         assert view.min() >= -2 - 1e-5 and view.max() <= 2 + 1e-5
+
+
+def deep(batch: int, channels: int = 3, peak: int = 4095, size: int = 40) -> Tensor:
+    """Uint16 noise from 0 to peak."""
+    return torch.randint(0, peak + 1, (batch, channels, size, size), generator=seeded(), dtype=torch.uint16)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 13])
+@pytest.mark.parametrize("recipe", ["byol", "simclr"])
+def test_images_of_twelve_bits_are_the_same_chain_on_floats(recipe: str, channels: int):
+    """The cut is rounded to whole numbers of the file, a sixteenth of a gray level, and 4095 is white."""
+    batch, (mean, std) = deep(12, channels), ((0.4,) * channels, (0.3,) * channels)
+    make = MultiView(RECIPES[recipe], 24, mean, std, peak=4095)
+    generator = seeded()
+    boxes = [boxes_of(crop, 40, 40) for crop in sample_crops(make.views, 12, generator)]
+    for v, view in enumerate(make.of_images(batch, seeded())):
+        params = sample_view(12, generator, make.views[v])
+        x = apply_crop(batch.float(), boxes[v], 24).round() / 4095
+        torch.testing.assert_close(view, normalize(apply_view(x, params), mean, std), atol=1e-5, rtol=0)
+        back = view * 0.3 + 0.4
+        assert back.min() >= -1e-5 and back.max() <= 1 + 1e-5
+
+
+def test_images_of_sixteen_bits_look_as_their_bytes():
+    """Every level times 257 is the same picture, here made by the other of the two paths."""
+    batch = images(30)
+    make, deeper = byol_views(), MultiView(RECIPES["byol"], 32, IMAGENET_MEAN, IMAGENET_STD, peak=65535)
+    wide = (batch.int() * 257).to(torch.uint16)
+    for a, b in zip(make.of_images(batch, seeded()), deeper.of_images(wide, seeded()), strict=True):
+        difference = (a - b).abs() * torch.tensor(IMAGENET_STD).view(3, 1, 1) * 255
+        assert difference.mean() < 0.5  # one of the two rounds its crops to 8 bits
+    crops = [images(30, seed=seed) for seed in (0, 1)]
+    wide_crops = [(crop.int() * 257).to(torch.uint16) for crop in crops]
+    for a, b in zip(make.of_crops(crops, seeded()), deeper.of_crops(wide_crops, seeded()), strict=True):
+        torch.testing.assert_close(a, b, atol=2e-5, rtol=0)
+
+
+def test_values_beyond_the_peak_are_white():
+    """The peak comes from a sample of the images: another may be brighter."""
+    batch = torch.tensor([0, 1000, 4095, 65535], dtype=torch.uint16).view(4, 1, 1, 1).expand(4, 1, 8, 8).contiguous()
+    (view,) = MultiView([PLAIN], 8, (0.0,), (1.0,), peak=4095).of_images(batch, seeded())
+    torch.testing.assert_close(view.amax((1, 2, 3)), torch.tensor([0.0, 1000 / 4095, 1.0, 1.0]))
+    (view,) = MultiView([PLAIN], 8, (0.0,), (1.0,), peak=4095).of_crops([batch], seeded())
+    torch.testing.assert_close(view.amax((1, 2, 3)), torch.tensor([0.0, 1000 / 4095, 1.0, 1.0]))
 
 
 def test_operations_come_in_the_papers_order():

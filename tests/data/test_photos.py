@@ -6,8 +6,8 @@ import skimage.data
 import torch
 
 from ownlatent.data.opening import open_source
-from ownlatent.data.photos import PATCH, PER_PHOTOGRAPH, PHOTOGRAPHS, Photos
 from ownlatent.data.resident import load_resident
+from ownlatent.data.sources.photos import PATCH, PER_PHOTOGRAPH, PHOTOGRAPHS, Photos
 
 
 @pytest.fixture(scope="module")

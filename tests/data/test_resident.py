@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
-from ownlatent.data.decode import fit_square
-from ownlatent.data.folder import Folder
-from ownlatent.data.resident import MixedSizes, Resident, fits_memory, load_resident
+from ownlatent.data.decode import Unreadable, fit_square
+from ownlatent.data.resident import MixedSizes, Resident, check_unreadable, fits_memory, load_resident
+from ownlatent.data.sources.folder import Folder
 from ownlatent.errors import OwnlatentError
+from ownlatent.types import Sample
 
 
 @pytest.fixture
@@ -34,6 +36,7 @@ def test_images_and_labels_are_in_the_sources_order(class_folder: Path) -> None:
         assert torch.equal(resident[index].image, source[index].image)
         assert resident[index].label == source[index].label
     assert resident.classes == ["blue", "green", "red"] and resident.skipped == []
+    assert resident.images.is_contiguous()  # the compiled loops would otherwise copy all of it for every batch
 
 
 def test_without_labels_there_are_none(class_folder: Path) -> None:
@@ -86,4 +89,71 @@ def test_what_fits_memory(tmp_path: Path, image_folder: Path, write_image: Calla
 def test_a_tensor_of_ones_own() -> None:
     resident = Resident(torch.zeros(5, 1, 8, 8, dtype=torch.uint8), torch.arange(5), list("abcde"))
     assert len(resident) == 5 and resident[3].label == 3 and resident[3].image.shape == (1, 8, 8)
-    assert resident[3].name == "tensor[3]"
+    assert resident[3].name == resident.title(3) == "tensor[3]"
+
+
+class Arrays:
+    """Decoded images, with labels if there are classes; None cannot be read."""
+
+    name = "arrays"
+
+    def __init__(self, images: list[Tensor | None], classes: list[str] | None = None):
+        self.images, self.classes = images, classes
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Sample:
+        image = self.images[index]
+        if image is None:
+            raise Unreadable("nothing there")
+        return Sample(image, index if self.classes else None, self.title(index))
+
+    def title(self, index: int) -> str:
+        return f"array {index}"
+
+
+@pytest.mark.parametrize("channels", [1, 4, 13])
+def test_sixteen_bits_and_any_channels_stay_what_they_are(channels: int) -> None:
+    images = torch.randint(0, 65536, (6, channels, 9, 7), dtype=torch.uint16)
+    apart = [image.permute(1, 2, 0).contiguous().permute(2, 0, 1) for image in images]  # as decoders make them
+    resident = load_resident(Arrays([*apart[:2], None, *apart[2:]], list("abcdefg")))
+    assert resident.images.dtype == torch.uint16 and resident.images.is_contiguous()
+    assert torch.equal(resident.images, images)
+    assert resident.skipped == [("array 2", "nothing there")]
+    assert resident.labels is not None and resident.labels.tolist() == [0, 1, 3, 4, 5, 6]
+    assert fits_memory(Arrays(apart), 6 * channels * 9 * 7)
+
+
+def test_the_reason_is_in_the_error_if_nothing_can_be_read() -> None:
+    with pytest.raises(OwnlatentError, match="none of the 3 images of arrays can be read: nothing there"):
+        load_resident(Arrays([None] * 3))
+
+
+def test_loading_a_resident_again_changes_nothing() -> None:
+    """It is a source itself."""
+    first = Resident(torch.arange(60, dtype=torch.uint8).view(5, 3, 2, 2), torch.arange(5), list("abcde"))
+    again = load_resident(first)
+    assert torch.equal(again.images, first.images) and again.classes == first.classes
+    assert again.labels is not None and again.labels.tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("skipped", "most"), [(0, 0.0), (1, 0.01), (5, 0.05), (100, 1.0)])
+def test_as_many_unreadable_images_as_are_allowed(skipped: int, most: float) -> None:
+    check_unreadable({f"{number}.png": "broken" for number in range(skipped)}, 100, "a folder", most)
+
+
+@pytest.mark.parametrize(("skipped", "most"), [(1, 0.0), (2, 0.01), (6, 0.05), (100, 0.99)])
+def test_more_unreadable_images_than_are_allowed(skipped: int, most: float) -> None:
+    with pytest.raises(OwnlatentError) as caught:
+        check_unreadable({f"{number}.png": "broken" for number in range(skipped)}, 100, "a folder", most)
+    message = str(caught.value)
+    assert message.startswith(
+        f"{skipped} of the 100 images of a folder cannot be read, the first of them 0.png (broken)"
+    )
+    assert f"{100 * most:g}%" in message and "--max-unreadable" in message and "\n" not in message
+
+
+def test_a_small_share_is_not_called_none() -> None:
+    with pytest.raises(OwnlatentError, match=r"more than 0\.1%"):
+        check_unreadable({"a": "broken", "b": "broken"}, 1000, "a folder", 0.001)

@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = (  # from the top; a room may use its own layer and what is below it
     {"__init__", "__main__"},
     {"cli"},
-    {"api", "run"},
+    {"api", "run", "log"},
     {"report", "export"},
     {"recipes"},
     {"train"},

@@ -79,7 +79,7 @@ def test_every_field_of_the_recipe_is_a_flag(
     text = help_of(monkeypatch, capsys, "pretrain")
     names = [field.name for field in fields(Recipe) if field.name not in GROUPS and field.name != "data"]
     names += [f"optim.{field.name}" for field in fields(Optim)] + [f"views.{field.name}" for field in fields(View)]
-    missing = [name for name in names if not re.search(rf"^ +--{_dashed(name)} VALUE", text, re.MULTILINE)]
+    missing = [name for name in names if not re.search(rf"^ +--{_dashed(name)}( VALUE|$|  )", text, re.MULTILINE)]
     assert not missing
     assert re.search(r"^ +DATA +\S", text, re.MULTILINE)
     assert all(flag in text for flag in GROUPS.values() if flag)

@@ -121,7 +121,7 @@ def test_values_of_another_type_are_refused(name: str, value: object) -> None:
 
 def test_every_option_can_be_set() -> None:
     """No field is listed that `edit` does not know, and none that changes nothing."""
-    texts = {float: "0.25", int: "9", str: "text"}
+    texts = {float: "0.25", int: "9", str: "text", bool: "true"}
     start = Recipe(views=TWO)
     for name in option_names():
         sample = "0.3,0.7" if name.endswith(("crop_scale", "crop_ratio", "blur_sigma")) else None

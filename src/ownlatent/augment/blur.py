@@ -30,7 +30,9 @@ def apply_blur(x: Tensor, blur: Blur, kernel_size: int) -> Tensor:
     n, (channels, height, width) = len(rows), x.shape[1:]
     radius = min(kernel_size // 2, height - 1, width - 1)
     offset = torch.arange(-radius, radius + 1, device=x.device)
-    kernel = torch.exp(-0.5 * (offset / blur.sigma[rows].unsqueeze(1)) ** 2)
+    sigma = blur.sigma[rows].to(x.device, non_blocking=True).unsqueeze(1)
+    rows = rows.to(x.device, non_blocking=True)
+    kernel = torch.exp(-0.5 * (offset / sigma) ** 2)
     # Weights below float32's resolution only cost time: as denormals they slow a convolution tenfold.
     kernel = torch.where(kernel < 1e-7, 0.0, kernel)
     kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0)

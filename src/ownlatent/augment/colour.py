@@ -57,7 +57,9 @@ def apply_jitter(x: Tensor, jitter: Jitter) -> Tensor:
             factor = jitter.factors[:, number]
             rows = ((jitter.order[:, position] == number) & (factor != neutral[number])).nonzero().squeeze(1)
             if len(rows):
-                x[rows] = operation(x[rows], factor[rows].view(-1, 1, 1, 1))
+                factor = factor[rows].to(x.device, non_blocking=True).view(-1, 1, 1, 1)
+                rows = rows.to(x.device, non_blocking=True)
+                x[rows] = operation(x[rows], factor)
     return x
 
 
@@ -67,11 +69,11 @@ def sample_grayscale(n: int, generator: torch.Generator, p: float = 0.2) -> Tens
 
 
 def apply_grayscale(x: Tensor, chosen: Tensor) -> Tensor:
-    """Replace the chosen images of (B, 3, H, W) by their luma in all channels; others pass."""
-    rows = chosen.nonzero().squeeze(1)
-    if x.shape[1] != 3 or not len(rows):
+    """Replace the chosen images of (B, C, H, W) by their luma (of other than 3 channels the mean) in all channels."""
+    rows = chosen.nonzero().squeeze(1).to(x.device, non_blocking=True)
+    if x.shape[1] == 1 or not len(rows):
         return x
-    return x.index_copy(0, rows, luma(x[rows]).expand(-1, 3, -1, -1))
+    return x.index_copy(0, rows, luma(x[rows]).expand(-1, x.shape[1], -1, -1))
 
 
 def sample_solarize(n: int, generator: torch.Generator, p: float = 0.2) -> Tensor:
@@ -81,7 +83,7 @@ def sample_solarize(n: int, generator: torch.Generator, p: float = 0.2) -> Tenso
 
 def apply_solarize(x: Tensor, chosen: Tensor, threshold: float = 0.5) -> Tensor:
     """Invert, in the chosen images in [0, 1], every value at or above the threshold (BYOL, app. B)."""
-    rows = chosen.nonzero().squeeze(1)
+    rows = chosen.nonzero().squeeze(1).to(x.device, non_blocking=True)
     if not len(rows):
         return x
     picked = x[rows]

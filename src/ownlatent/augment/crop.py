@@ -1,47 +1,72 @@
 """Random resized crop: a box per image, resized by two small matrix products."""
 
 import math
+from typing import NamedTuple
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _ATTEMPTS = 10  # torchvision's number of tries before it falls back to a central crop
+Box = tuple[float, float, float, float]
+"""Top, left, height and width in pixels."""
+
+
+class Crop(NamedTuple):
+    """What was drawn for n images, whatever their sizes; `boxes_of` makes pixels of it.
+
+    area: (n, 10) fractions of the image. aspect: (n, 10) width / height. place: (n, 2) in [0, 1),
+    from the topmost and leftmost place to the last. ratio: the aspects allowed.
+    """
+
+    area: Tensor
+    aspect: Tensor
+    place: Tensor
+    ratio: tuple[float, float]
+
+    def rows(self, rows: slice) -> "Crop":
+        """The draws of some of the images."""
+        return Crop(self.area[rows], self.aspect[rows], self.place[rows], self.ratio)
 
 
 def sample_crop(
     n: int,
-    height: int,
-    width: int,
     generator: torch.Generator,
     scale: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
-) -> Tensor:
-    """Boxes (n, 4) of int64 pixels (top, left, height, width), each wholly inside the image.
-
-    The area is uniform in `scale` (fractions of the image) and the aspect ratio log-uniform in
-    `ratio`; of ten draws the first that fits is taken, else the largest central box of an allowed
-    ratio. This is torchvision's distribution; BYOL's own code draws once and clips (BYOL, app. B).
-    """
-    shape = (n, _ATTEMPTS)
-    device = generator.device
+) -> Crop:
+    """Draw crops for n images: the area uniform in `scale`, the aspect log-uniform in `ratio`."""
     low, high = math.log(ratio[0]), math.log(ratio[1])
-    area = height * width * (scale[0] + (scale[1] - scale[0]) * torch.rand(shape, generator=generator, device=device))
-    aspect = (low + (high - low) * torch.rand(shape, generator=generator, device=device)).exp()
-    w = (area * aspect).sqrt().round().long()
-    h = (area / aspect).sqrt().round().long()
-    fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
+    u = torch.rand((2, n, _ATTEMPTS), generator=generator, device=generator.device)
+    place = torch.rand((n, 2), generator=generator, device=generator.device)
+    return Crop(scale[0] + (scale[1] - scale[0]) * u[0], (low + (high - low) * u[1]).exp(), place, ratio)
+
+
+def boxes_of(crop: Crop, height: int | Tensor, width: int | Tensor) -> Tensor:
+    """Boxes (n, 4) of int64 pixels (top, left, height, width), each wholly inside its image.
+
+    height, width: of all images, or (n,) of each. Of the ten draws the first that fits is taken, else
+    the largest central box of an allowed ratio. This is torchvision's distribution; BYOL's own code
+    draws once and clips (BYOL, app. B).
+    """
+    device = crop.area.device
+    height, width = (torch.as_tensor(v, device=device).expand(len(crop.area)) for v in (height, width))
+    area = crop.area * (height * width).unsqueeze(1)
+    w = (area * crop.aspect).sqrt().round().long()
+    h = (area / crop.aspect).sqrt().round().long()
+    fits = (w > 0) & (w <= width.unsqueeze(1)) & (h > 0) & (h <= height.unsqueeze(1))
     first = fits.int().argmax(1, keepdim=True)
     w, h = w.gather(1, first).squeeze(1), h.gather(1, first).squeeze(1)
 
-    in_ratio = width / height
-    central_w = min(width, round(height * ratio[1])) if in_ratio > ratio[1] else width
-    central_h = min(height, round(width / ratio[0])) if in_ratio < ratio[0] else height
+    # At least one pixel: the central box of an image that is one pixel wide would round to nothing.
+    narrowest, widest = crop.ratio
+    central_w = torch.minimum(width, (height * widest).round().long().clamp(min=1))
+    central_h = torch.minimum(height, (width / narrowest).round().long().clamp(min=1))
     found = fits.any(1)
-    w = torch.where(found, w, central_w)
-    h = torch.where(found, h, central_h)
-    u = torch.rand((2, n), generator=generator, device=device)
-    top = torch.where(found, (u[0] * (height - h + 1)).long(), (height - central_h) // 2)
-    left = torch.where(found, (u[1] * (width - w + 1)).long(), (width - central_w) // 2)
+    w, h = torch.where(found, w, central_w), torch.where(found, h, central_h)
+    top = torch.where(found, (crop.place[:, 0] * (height - h + 1)).long(), (height - central_h) // 2)
+    left = torch.where(found, (crop.place[:, 1] * (width - w + 1)).long(), (width - central_w) // 2)
     return torch.stack((top, left, h, w), dim=1)
 
 
@@ -49,13 +74,31 @@ def apply_crop(x: Tensor, boxes: Tensor, size: int) -> Tensor:
     """Crop each image of (B, C, H, W) to its box and resize to (B, C, size, size), float32.
 
     Bilinear with antialiasing when shrinking, as Pillow resizes a cropped image; BYOL's own code is
-    bicubic without antialiasing. Works on any range: the value of a constant image is kept.
+    bicubic without antialiasing. Whole numbers are rounded to whole numbers, as Pillow does; floats
+    of any range are not. The value of a constant image is kept.
     """
     height, width = x.shape[-2:]
+    boxes = boxes.to(x.device, non_blocking=True)
     rows = resize_weights(boxes[:, 0], boxes[:, 2], height, size)
     columns = resize_weights(boxes[:, 1], boxes[:, 3], width, size)
-    x = x.float()
-    return rows.unsqueeze(1) @ x @ columns.unsqueeze(1).transpose(-1, -2)
+    resized = rows.unsqueeze(1) @ x.float() @ columns.unsqueeze(1).transpose(-1, -2)
+    return resized if x.is_floating_point() else resized.round_()
+
+
+def crop_image(image: Tensor, box: Box, out: np.ndarray) -> None:
+    """The same for one image (C, H, W), uint8 or uint16, into `out` (C, size, size) of the same type.
+
+    The box need not be whole pixels: an image may have been decoded at a fraction of its size.
+    """
+    if image.dtype == torch.uint8:
+        from ownlatent.augment.kernels.crop import crop_uint8, planes
+
+        crop_uint8(planes(image), image.shape[0], box, out)
+        return
+    top, left = math.floor(box[0]), math.floor(box[1])
+    bottom, right = math.ceil(box[0] + box[2]), math.ceil(box[1] + box[3])
+    part = image[:, top:bottom, left:right].float().unsqueeze(0)
+    out[:] = F.interpolate(part, out.shape[1:], mode="bilinear", antialias=True)[0].round_().numpy()
 
 
 def resize_weights(start: Tensor, length: Tensor, source: int, size: int) -> Tensor:
@@ -82,4 +125,4 @@ def sample_flip(n: int, generator: torch.Generator, p: float = 0.5) -> Tensor:
 
 def apply_flip(x: Tensor, flip: Tensor) -> Tensor:
     """Mirror the chosen images of (B, C, H, W) left to right."""
-    return torch.where(flip.view(-1, 1, 1, 1), x.flip(-1), x)
+    return torch.where(flip.to(x.device, non_blocking=True).view(-1, 1, 1, 1), x.flip(-1), x)

@@ -1,12 +1,14 @@
 """Tables of views: one row per view, with the source it was taken from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
 class View:
     """The distribution of one view; each operation is drawn per image, in the order of the fields."""
 
+    size: float = 1.0
+    """Side as a share of the image size: 96 / 224 for DINO's small views."""
     crop_scale: tuple[float, float] = (0.08, 1.0)
     """Area of the crop as a fraction of the image."""
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -28,10 +30,48 @@ class View:
     solarize: float = 0.0
     """Probability of inverting the values above one half."""
 
+    def pixels(self, image_size: int) -> int:
+        """The side of the view in pixels."""
+        return max(1, round(self.size * image_size))
+
+
+# Two jitters go round in the field: BYOL's (0.4, 0.4, 0.2, 0.1), which is View's default, and SimCLR's at its
+# strengths of 1 and one half.
+_STRONG = View(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2)
+_HALF = View(saturation=0.4)
 
 RECIPES: dict[str, tuple[View, ...]] = {
     # BYOL, table 6: T and T'.
     "byol": (View(blur=1.0, solarize=0.0), View(blur=0.1, solarize=0.2)),
-    # solo-learn's "asym" rows for CIFAR: the same pair without blur, which at 32 px hides the object.
+    # SimCLR, appendix A, at strength 1: one distribution twice.
+    "simclr": (replace(_STRONG, blur=0.5),) * 2,
+    # MoCo v2 ("aug-plus", main_moco.py): SimCLR's at half strength, larger crops.
+    "moco_v2": (replace(_HALF, crop_scale=(0.2, 1.0), blur=0.5),) * 2,
+    # MoCo v3 (main_moco.py, ResNet-50): BYOL's pair with larger crops; its ViTs crop from 0.08.
+    "moco_v3": (
+        View(crop_scale=(0.2, 1.0), blur=1.0, solarize=0.0),
+        View(crop_scale=(0.2, 1.0), blur=0.1, solarize=0.2),
+    ),
+    # SimSiam (main_simsiam.py): MoCo v2's.
+    "simsiam": (replace(_HALF, crop_scale=(0.2, 1.0), blur=0.5),) * 2,
+    # Barlow Twins, section 2.2 and main.py: BYOL's pair.
+    "barlow_twins": (View(blur=1.0, solarize=0.0), View(blur=0.1, solarize=0.2)),
+    # VICReg, appendix C.1: BYOL's, made symmetric. (Its released code keeps BYOL's pair: `byol`.)
+    "vicreg": (View(blur=0.5, solarize=0.1),) * 2,
+    # DINO, main_dino.py: two large views, BYOL's pair but for the crops, and eight small ones of 96 at 224 px.
+    "dino": (
+        View(crop_scale=(0.4, 1.0), blur=1.0),
+        View(crop_scale=(0.4, 1.0), blur=0.1, solarize=0.2),
+        *(View(size=96 / 224, crop_scale=(0.05, 0.4), blur=0.5),) * 8,
+    ),
+    # solo-learn's rows for CIFAR ("asym"): BYOL's pair without blur, which at 32 px hides the object.
     "byol_small": (View(blur=0.0, solarize=0.0), View(blur=0.0, solarize=0.2)),
+    # solo-learn's rows for CIFAR ("sym"): SimCLR's, blur included.
+    "simclr_small": (replace(_STRONG, blur=0.5),) * 2,
+    # solo-learn's rows for CIFAR ("sym-weak"): MoCo v2 and SimSiam, with crops from 0.08 there.
+    "moco_small": (replace(_HALF, blur=0.5),) * 2,
+    # SimSiam's CIFAR-10 experiments: its ImageNet views without blur.
+    "simsiam_small": (replace(_HALF, crop_scale=(0.2, 1.0), blur=0.0),) * 2,
+    # solo-learn's rows for CIFAR: symmetric, larger crops, no blur.
+    "vicreg_small": (View(crop_scale=(0.2, 1.0), solarize=0.1),) * 2,
 }

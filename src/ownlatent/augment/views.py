@@ -1,8 +1,12 @@
-"""From a batch of uint8 images to normalised views."""
+"""From a batch of images to normalised views."""
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,13 +20,12 @@ from ownlatent.augment.colour import (
     sample_jitter,
     sample_solarize,
 )
-from ownlatent.augment.crop import apply_crop, apply_flip, sample_crop, sample_flip
+from ownlatent.augment.crop import Crop, apply_crop, apply_flip, boxes_of, sample_crop, sample_flip
 from ownlatent.augment.normalize import normalize
 from ownlatent.augment.recipes import View
 from ownlatent.types import Views
 
-# Images whose float32 copies fit a core's cache are several times faster to augment than a whole batch.
-_CACHE_BYTES = 400_000
+_CACHE_BYTES = 400_000  # images are handed to the compiled loops in pieces whose crops fit a core's cache
 
 
 class ViewParams(NamedTuple):
@@ -36,45 +39,108 @@ class ViewParams(NamedTuple):
 
 
 class MultiView:
-    """Makes V normalised views (B, C, size, size) of uint8 images; all draws are per image.
+    """Makes V normalised views (B, C, S, S) of images; all draws are per image.
 
-    views: the distribution of each view. size: side of the views in pixels. mean, std: per channel,
-    of images in [0, 1].
+    views: the distribution of each view. size: side of the views in pixels, of which a view may be a
+    share. mean, std: per channel, of images in [0, 1]. peak: the value that counts as 1.
+
+    uint8 images on a processor go through compiled loops (kernels/); everything else through the
+    functions that define the operations, on the images' device.
     """
 
-    def __init__(self, views: Sequence[View], size: int, mean: Sequence[float], std: Sequence[float]):
-        self.views, self.size, self.mean, self.std = tuple(views), size, tuple(mean), tuple(std)
+    def __init__(
+        self, views: Sequence[View], size: int, mean: Sequence[float], std: Sequence[float], peak: float = 255.0
+    ):
+        self.views, self.size, self.mean, self.std, self.peak = tuple(views), size, tuple(mean), tuple(std), peak
+        self.sizes = tuple(view.pixels(size) for view in views)
 
-    def of_images(self, images: Tensor, generator: torch.Generator) -> Views:
-        """Crop and augment uint8 images (B, C, H, W) of one size."""
-        n, _, height, width = images.shape
-        results = []
-        for view in self.views:
-            boxes = sample_crop(n, height, width, generator, view.crop_scale, view.crop_ratio)
-            params = sample_view(n, generator, view)
-            results.append(self._apply(images, boxes, params))
-        return results
+    def of_images(self, images: Tensor, generator: torch.Generator, rows: Tensor | None = None) -> Views:
+        """Crop and augment images (N, C, H, W) of one size, uint8 or uint16; or `rows` (B,) int64 of them."""
+        rows = torch.arange(len(images)) if rows is None else rows
+        n, (height, width) = len(rows), images.shape[2:]
+        boxes = [boxes_of(crop, height, width) for crop in sample_crops(self.views, n, generator)]
+        params = [sample_view(n, generator, view) for view in self.views]
+        if not self._is_compiled(images):
+            images, rows = pick(images, rows), None
+        return [self._render(images, rows, b, p, s) for b, p, s in zip(boxes, params, self.sizes, strict=True)]
 
-    def of_crops(self, crops: Tensor, generator: torch.Generator) -> Views:
-        """Augment crops (B, V, C, size, size) of uint8 that were cut and resized already."""
-        params = [sample_view(len(crops), generator, view) for view in self.views]
-        return [self._apply(crops[:, v], None, p) for v, p in enumerate(params)]
+    def of_crops(self, crops: Sequence[Tensor], generator: torch.Generator) -> Views:
+        """Augment V batches of crops (B, C, S, S) that were cut and resized already, by `sample_crops` of this seed."""
+        n = len(crops[0])
+        sample_crops(self.views, n, generator)  # the same views as of_images makes: the crops are drawn first
+        params = [sample_view(n, generator, view) for view in self.views]
+        return [self._render(c, None, None, p, s) for c, p, s in zip(crops, params, self.sizes, strict=True)]
 
-    def _apply(self, images: Tensor, boxes: Tensor | None, params: ViewParams) -> Tensor:
-        chunk = len(images)
-        if images.device.type == "cpu":
-            chunk = max(1, _CACHE_BYTES // (4 * images.shape[1] * self.size**2))
+    @staticmethod
+    def _is_compiled(images: Tensor) -> bool:
+        return images.device.type == "cpu" and images.dtype == torch.uint8
+
+    def _render(
+        self, images: Tensor, rows: Tensor | None, boxes: Tensor | None, params: ViewParams, size: int
+    ) -> Tensor:
+        if self._is_compiled(images):
+            return self._compiled(images, rows, boxes, params, size)
+        x = images.float() if boxes is None else apply_crop(images, boxes, size)
+        x = apply_view((x / self.peak).clamp_(max=1), params)
+        return normalize(x, self.mean, self.std).contiguous(memory_format=torch.channels_last)
+
+    def _compiled(
+        self, images: Tensor, rows: Tensor | None, boxes: Tensor | None, params: ViewParams, size: int
+    ) -> Tensor:
+        from ownlatent.augment.kernels.crop import crop_batch
+        from ownlatent.augment.kernels.view import finish
+
+        n, channels = len(params.flip), images.shape[1]
+        source, places = images.contiguous().numpy(), np.arange(n) if rows is None else rows.cpu().numpy()
+        window = blur_window(size)
+        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+        flip, factors, order, gray, solarize = (
+            t.numpy() for t in (params.flip, *params.jitter, params.grayscale, params.solarize)
+        )
+        sigma = torch.where(params.blur.chosen, params.blur.sigma, 0.0).numpy()
+        corners = None if boxes is None else boxes.double().numpy()
+        out = np.empty((n, size, size, channels), np.float32)  # not torch's: numpy asks for huge pages
+        piece = max(1, _CACHE_BYTES // (channels * size * size))
+
+        def work(first: int, last: int) -> None:
+            for start in range(first, last, piece):
+                part = slice(start, min(start + piece, last))
+                if corners is None:
+                    crops = source[part]
+                else:
+                    crops = np.empty((part.stop - start, channels, size, size), np.uint8)
+                    crop_batch(source, places[part], corners[part], crops)
+                finish(
+                    *(crops, flip[part], factors[part], order[part], gray[part], sigma[part], window, solarize[part]),
+                    *(mean, std, out[part]),
+                )
+
+        threads = min(torch.get_num_threads(), n)
+        if threads == 1:
+            work(0, n)
         else:
-            params = _to(params, images.device)
-            boxes = None if boxes is None else boxes.to(images.device, non_blocking=True)
-        parts = []
-        for start in range(0, len(images), chunk):
-            rows = slice(start, start + chunk)
-            part = images[rows]
-            x = part.float() if boxes is None else apply_crop(part, boxes[rows], self.size)
-            x = apply_view(x.div_(255), _slice(params, rows))
-            parts.append(normalize(x, self.mean, self.std))
-        return torch.cat(parts).contiguous(memory_format=torch.channels_last)
+            edges = [n * t // threads for t in range(threads + 1)]
+            list(_pool(threads, os.getpid()).map(work, edges[:-1], edges[1:]))
+        return torch.from_numpy(out).permute(0, 3, 1, 2)
+
+
+@cache
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """Threads for the compiled loops, which release the interpreter; a forked process needs its own."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="views")
+
+
+def pick(images: Tensor, rows: Tensor) -> Tensor:
+    """Some of the images (N, ...); torch can index uint16 only as the int16 of the same bits."""
+    rows = rows.to(images.device, non_blocking=True)
+    if images.dtype == torch.uint16:
+        return images.view(torch.int16)[rows].view(torch.uint16)
+    return images[rows]
+
+
+def sample_crops(views: Sequence[View], n: int, generator: torch.Generator) -> list[Crop]:
+    """Draw the crops of every view of n images: the first thing that a batch's generator is asked for."""
+    return [sample_crop(n, generator, view.crop_scale, view.crop_ratio) for view in views]
 
 
 def sample_view(n: int, generator: torch.Generator, view: View) -> ViewParams:
@@ -89,31 +155,13 @@ def sample_view(n: int, generator: torch.Generator, view: View) -> ViewParams:
 
 
 def apply_view(x: Tensor, params: ViewParams) -> Tensor:
-    """Flip, jitter, grayscale, blur and solarise images (B, C, H, W) in [0, 1], in the papers' order."""
+    """Flip, jitter, grayscale, blur and solarise images (B, C, H, W) in [0, 1], in the papers' order.
+
+    The draws may stay on the processor: which images an operation concerns is then known without
+    waiting for an accelerator.
+    """
     x = apply_flip(x, params.flip)
     x = apply_jitter(x, params.jitter)
     x = apply_grayscale(x, params.grayscale)
     x = apply_blur(x, params.blur, blur_window(min(x.shape[-2:])))
     return apply_solarize(x, params.solarize)
-
-
-def _slice(params: ViewParams, rows: slice) -> ViewParams:
-    flip, jitter, grayscale, blur, solarize = params
-    return ViewParams(
-        flip[rows],
-        Jitter(jitter.factors[rows], jitter.order[rows]),
-        grayscale[rows],
-        Blur(blur.chosen[rows], blur.sigma[rows]),
-        solarize[rows],
-    )
-
-
-def _to(params: ViewParams, device: torch.device) -> ViewParams:
-    flip, jitter, grayscale, blur, solarize = params
-    return ViewParams(
-        flip.to(device),
-        Jitter(jitter.factors.to(device), jitter.order.to(device)),
-        grayscale.to(device),
-        Blur(blur.chosen.to(device), blur.sigma.to(device)),
-        solarize.to(device),
-    )

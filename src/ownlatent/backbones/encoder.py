@@ -9,23 +9,31 @@ from ownlatent.backbones import Backbone
 
 
 class Encoder(nn.Module):
-    """Images (B, C, H, W), uint8 or floats in [0, 1], to features (B, num_features), float.
+    """Images (B, C, H, W), uint8, uint16 or floats in [0, 1], to features (B, num_features), float.
 
     It normalises by itself, so that the preprocessing cannot be forgotten. `backbone` is the bare
     network, which takes normalised images. image_size: the side it was trained at; other sizes work
-    where the network allows.
+    where the network allows. peak: the value of uint16 images that counts as 1, above 255 if it was
+    trained on such.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: Backbone, image_size: int, mean: Sequence[float], std: Sequence[float]):
+    def __init__(
+        self, backbone: Backbone, image_size: int, mean: Sequence[float], std: Sequence[float], peak: float = 255.0
+    ):
         super().__init__()
+        self.peak = peak
         self.backbone, self.image_size, self.num_features = backbone, image_size, backbone.num_features
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        x = images.float() / 255 if images.dtype == torch.uint8 else images
+        x = images
+        if images.dtype == torch.uint8:
+            x = images.float() / 255
+        elif images.dtype == torch.uint16:
+            x = (images.float() / (self.peak if self.peak > 255 else 65535)).clamp(max=1)
         x = ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         return self.backbone(x)

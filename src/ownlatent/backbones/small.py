@@ -1,11 +1,12 @@
 """Small residual networks for small images and slow hardware."""
 
 from torch import nn
-from torchvision.models.resnet import BasicBlock, conv1x1
 
 
 def resnet(channels: int, stem: int, widths: tuple[int, ...], strides: tuple[int, ...]) -> nn.Module:
     """One basic residual block per stage (He et al. 2016) after a 3x3 stem: (B, C, H, W) to (B, widths[-1])."""
+    from torchvision.models.resnet import BasicBlock, conv1x1  # slow to import, and names are asked for more often
+
     layers: list[nn.Module] = [
         nn.Conv2d(channels, stem, 3, padding=1, bias=False),
         nn.BatchNorm2d(stem),

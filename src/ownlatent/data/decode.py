@@ -1,70 +1,97 @@
-"""One image file to uint8 (C, H, W)."""
+"""The bytes of an image file to an upright tensor (C, H, W) of uint8 or uint16; `formats/` knows the kinds of files."""
 
-import math
-from pathlib import Path
+import struct
+from collections.abc import Iterable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
 from torch import Tensor
 
-from ownlatent.data.source import Unreadable
+from ownlatent.data.formats import recognise
+from ownlatent.data.formats.picture import Format, Picture, Unreadable
+from ownlatent.errors import OwnlatentError
+
+__all__ = ["EXTENSIONS", "Format", "Unreadable", "decode", "fit_square", "format_of", "inspect", "resize", "size_of"]
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2", ".avif"}
-_GRAY_MODES = {"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F"}
+EXTENSIONS |= {".npy"}
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue, as in JPEG
 
 
-def decode(path: Path, channels: int) -> Tensor:
-    """Read a file as uint8 (channels, H, W), 1 or 3 channels, turned upright by its EXIF orientation.
+def inspect(data: bytes) -> Format:
+    """What a file holds, by its header: its channels (transparency does not count) and depth. Raises Unreadable."""
+    picture = _open(data)
+    return Format(picture.channels, picture.depth)
 
-    Raises Unreadable with the reason; nothing else is raised, whatever the file holds.
+
+def size_of(data: bytes) -> tuple[int, int]:
+    """(height, width) of the upright image, by the file's header. Raises Unreadable."""
+    picture = _open(data)
+    return (picture.width, picture.height) if picture.orientation > 4 else (picture.height, picture.width)
+
+
+def decode(data: bytes, format: Format, shrink: int = 1) -> Tensor:
+    """One image as (C, H, W), uint8 or uint16 as `format` says, turned upright.
+
+    The tensor is usually a view whose channels lie side by side in memory (the strides of channels last).
+    shrink: with 2, 4 or 8 an image of about that fraction of the size is enough, and is given where it saves
+    work (JPEG); else the size is the whole one. Gray becomes colour, colour gray, and a depth the other.
+    Raises Unreadable with a reason in one line and nothing else, whatever the data hold.
     """
-    return to_tensor(read(path, channels))
-
-
-def read(path: Path, channels: int) -> Image.Image:
-    """As `decode`, but a Pillow image in mode L or RGB."""
+    picture = _open(data)
+    have, want = picture.channels, format.channels
+    if have != want and {have, want} != {1, 3}:
+        raise Unreadable(f"it has {have} channel{'s' * (have > 1)} and the others {want}")
     try:
-        with Image.open(path) as image:
-            # Pillow only warns up to twice its limit; a warning made an error would be so for all threads.
-            if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
-                raise Image.DecompressionBombError
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith(("I", "F")):  # 16-bit and float files: stretch their own range
-                upright = _stretch(upright)
-            return upright.convert("RGB" if channels == 3 else "L")
-    except Image.DecompressionBombError:
-        raise Unreadable("more pixels than Pillow's safety limit") from None
-    except Exception as error:  # decoders raise whatever they like on broken files
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise Unreadable(reason.replace(str(path), "the file")) from error
+        pixels = picture.pixels(want == 3, shrink)
+        pixels = _as(format, pixels if pixels.ndim == 3 else pixels[:, :, None])
+        if picture.orientation != 1:
+            pixels = _upright(pixels, picture.orientation)
+        if not pixels.flags.writeable:  # a view of the file's bytes
+            pixels = pixels.copy()
+        return torch.from_numpy(pixels).permute(2, 0, 1)
+    except Unreadable:
+        raise
+    except Exception as error:  # decoders raise whatever they like on damaged files
+        raise Unreadable(_reason(picture.kind, error)) from error
 
 
-def channels_of(path: Path) -> int:
-    """1 if the file is grayscale by its header, else 3. Raises Unreadable."""
-    try:
-        with Image.open(path) as image:
-            return 1 if image.mode in _GRAY_MODES else 3
-    except Exception as error:  # as above
-        raise Unreadable(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+def format_of(sample: Iterable[bytes]) -> Format:
+    """One format for all images of a source, from some of its files; those that cannot be read are passed over.
 
-
-def to_tensor(image: Image.Image) -> Tensor:
-    """A Pillow image in mode L or RGB as uint8 (C, H, W)."""
-    array = np.array(image)
-    return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())
+    Gray and colour together are colour, 8 and 16 bits together are 16. Raises Unreadable with the last
+    reason if none can be read, and OwnlatentError if other numbers of channels are mixed.
+    """
+    formats = set()
+    reason = Unreadable("there is no file")
+    for data in sample:
+        try:
+            formats.add(inspect(data))
+        except Unreadable as error:
+            reason = error
+    if not formats:
+        raise reason
+    channels = sorted({format.channels for format in formats})
+    if len(channels) > 1 and channels != [1, 3]:
+        raise OwnlatentError(
+            f"there are images of {channels[0]} and of {channels[-1]} channels: give each kind a folder of its own"
+        )
+    return Format(channels[-1], max(format.depth for format in formats))
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize uint8 (C, H, W) to (C, *size), bilinear with antialiasing."""
+    """Resize uint8 or uint16 (C, H, W) to (C, *size), bilinear with antialiasing."""
     if image.shape[1:] == size:
         return image
-    return F.interpolate(image.unsqueeze(0), size, mode="bilinear", antialias=True)[0]
+    if image.dtype == torch.uint8:
+        return F.interpolate(image.unsqueeze(0), size, mode="bilinear", antialias=True)[0]
+    resized = F.interpolate(image.unsqueeze(0).float(), size, mode="bilinear", antialias=True)[0]
+    return resized.round().clamp(0, 65535).to(image.dtype)
 
 
 def fit_square(image: Tensor, size: int) -> Tensor:
-    """The image (C, H, W) as an evaluator sees it: (C, size, size), uint8.
+    """The image (C, H, W) as an evaluator sees it: (C, size, size), uint8 or uint16.
 
     Up to 64 px the shorter side becomes `size`; above, it becomes size / 0.875, the margin that the
     papers' evaluation leaves (Resize 256, CenterCrop 224). Then the centre is cut out.
@@ -76,7 +103,43 @@ def fit_square(image: Tensor, size: int) -> Tensor:
     return image[:, top : top + size, left : left + size]
 
 
-def _stretch(image: Image.Image) -> Image.Image:
-    values = np.asarray(image, dtype=np.float64)
-    low, high = values.min(), values.max()
-    return Image.fromarray(((values - low) / max(high - low, 1e-12) * 255).astype(np.uint8))
+def _open(data: bytes) -> Picture:
+    kind = recognise(data)
+    try:
+        picture = kind(data)
+        picture.check()
+        return picture
+    except Unreadable:
+        raise
+    except Exception as error:  # as above
+        raise Unreadable(_reason(kind.kind, error)) from error
+
+
+def _reason(kind: str, error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for it"
+    text = str(error).lower()
+    if isinstance(error, (EOFError, IndexError, struct.error)) or "truncated" in text or "eof" in text:
+        return "the file ends too early"
+    return f"damaged {kind} data"
+
+
+def _as(format: Format, pixels: np.ndarray) -> np.ndarray:
+    """(H, W, C) in the channels and depth of the format."""
+    if pixels.shape[2] < format.channels:
+        pixels = np.repeat(pixels, 3, axis=2)
+    elif pixels.shape[2] > format.channels:
+        pixels = (pixels @ _LUMA + 0.5)[:, :, None].astype(pixels.dtype)
+    if format.depth == 16 and pixels.dtype == np.uint8:
+        return pixels.astype(np.uint16) * np.uint16(257)
+    if format.depth == 8 and pixels.dtype == np.uint16:
+        return (pixels >> 8).astype(np.uint8)
+    return pixels
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """(H, W, C) turned as EXIF's orientation, 2 to 8, asks for."""
+    if orientation > 4:
+        pixels = pixels.swapaxes(0, 1)
+    down, across = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 5: (1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}[orientation]
+    return np.ascontiguousarray(pixels[::down, ::across])

@@ -12,19 +12,19 @@ from time import perf_counter
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
-from ownlatent.augment.crop import sample_crop
 from ownlatent.augment.recipes import View
-from ownlatent.data.decode import resize
-from ownlatent.data.resident import Resident
-from ownlatent.data.source import Source, Unreadable, name_of
+from ownlatent.augment.views import pick
+from ownlatent.data.crops import Crops
+from ownlatent.data.resident import Resident, check_unreadable
+from ownlatent.data.source import Source
 from ownlatent.errors import OwnlatentError
 
 log = logging.getLogger("ownlatent")
 
 # What a generator is for: with the seed and the number of the batch it names one stream of random numbers.
-ORDER, VIEWS, CROPS, NETWORK, EXAMPLES = range(5)
+ORDER, VIEWS, NETWORK, EXAMPLES = range(4)
 
 
 def generator(seed: int, *key: int) -> torch.Generator:
@@ -60,101 +60,90 @@ class Batches(Sampler[list[int]]):
 
 
 class ResidentLoader:
-    """Batches of a resident data set: {"images": uint8 (B, C, H, W), "number": number of the batch}."""
+    """Batches of a resident data set: {"images": (N, C, H, W), "rows": those of the batch, "number": its number}.
+
+    The images are kept on the device where they take at most a quarter of its free memory, and nothing
+    is copied; else "images" are those of the batch alone, and there are no "rows".
+    """
 
     def __init__(self, data: Resident, batches: Batches, device: torch.device):
-        fits = device.type != "cuda" or data.images.nbytes <= torch.cuda.mem_get_info(device)[0] // 4
-        self.images, self.batches = data.images.to(device) if fits else data.images, batches
+        self.there = device.type != "cuda" or data.images.nbytes <= torch.cuda.mem_get_info(device)[0] // 4
+        self.images, self.batches = data.images.to(device) if self.there else data.images, batches
         self.waited = 0.0
 
     def __iter__(self) -> Iterator[dict]:
         for number, indices in enumerate(self.batches, self.batches.start):
             began = perf_counter()
-            batch = self.images[torch.tensor(indices, device=self.images.device)]
+            rows = torch.tensor(indices)
+            if self.there:
+                batch = {"images": self.images, "rows": rows, "number": number}
+            else:
+                batch = {"images": pick(self.images, rows), "number": number}
             self.waited += perf_counter() - began
-            yield {"images": batch, "number": number}
+            yield batch
 
 
 class StreamingLoader:
-    """Batches of a source too large or too varied for memory: {"crops": uint8 (B, V, C, S, S), "number": ...}.
+    """Batches of a source too large or too varied for memory: {"crops": V tensors (B, C, S, S), "number": ...}.
 
     Worker processes decode each image and cut every view's crop at full resolution; a crop depends
-    on (seed, batch, place in the batch). waited: seconds in which training had nothing to do. An
-    unreadable image is replaced by the next readable one and added to `skipped`.
+    on (seed, batch, place in the batch). waited: seconds in which training had nothing to do.
+    skipped: {title: reason} of the images that could not be read. Raises OwnlatentError when more than
+    the share `max_unreadable` of all images is among them.
     """
 
-    def __init__(self, source: Source, views: tuple[View, ...], size: int, batches: Batches, workers: int):
+    def __init__(
+        self,
+        source: Source,
+        views: tuple[View, ...],
+        size: int,
+        batches: Batches,
+        workers: int,
+        max_unreadable: float = 1.0,
+    ):
         self.loader = DataLoader(
-            _Crops(source, views, size, batches.seed),
+            Crops(source, views, size),
             sampler=_Numbered(batches),
             batch_size=None,  # an item of the data set is a whole batch, so that a worker knows its number
             num_workers=workers,
             worker_init_fn=_ignore_interrupts if workers else None,
             prefetch_factor=2 if workers else None,
+            pin_memory=torch.cuda.is_available(),
         )
-        self.batches, self.name = batches, source.name
+        self.batches, self.source, self.max_unreadable = batches, source, max_unreadable
         self.skipped: dict[str, str] = {}
         self.waited = 0.0
 
     def __iter__(self) -> Iterator[dict]:
         iterator = iter(self.loader)
-        while True:
-            began = perf_counter()
-            crops, number, skipped = next(iterator)
-            self.waited += perf_counter() - began
-            for name, reason in skipped.items():
-                if name not in self.skipped:
-                    log.debug("skipped    %s: %s", name, reason)
-            self.skipped.update(skipped)
-            if crops is None:
-                raise OwnlatentError(
-                    f"no image of {self.name} can be read any more: check that the folder is still there"
-                )
-            yield {"crops": crops, "number": number}
+        try:
+            while True:
+                began = perf_counter()
+                crops, number, skipped = next(iterator)
+                self.waited += perf_counter() - began
+                for title, reason in skipped.items():
+                    if title not in self.skipped:
+                        log.debug("skipped    %s: %s", title, reason)
+                self.skipped.update(skipped)
+                if crops is None:
+                    raise OwnlatentError(
+                        f"no image of {self.source.name} can be read any more: check that the data are still there"
+                    )
+                check_unreadable(self.skipped, len(self.source), self.source.name, self.max_unreadable)
+                yield {"crops": crops, "number": number}
+        finally:
+            del iterator  # ends the workers now, and not when a traceback is let go
 
 
-class _Numbered(Sampler[tuple[int, list[int]]]):
+class _Numbered(Sampler[tuple[int, list[int], int]]):
+    """(number, indices, seed of its views) of each batch."""
+
     def __init__(self, batches: Batches):
         self.batches = batches
 
-    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
-        return enumerate(self.batches, self.batches.start)
-
-
-class _Crops(Dataset):
-    """Item (number, indices) is the batch of that number: crops, number, {skipped name: reason}.
-
-    Where nothing can be read the crops are None: an exception would reach the parent as a traceback in text.
-    """
-
-    def __init__(self, source: Source, views: tuple[View, ...], size: int, seed: int):
-        self.source, self.views, self.size, self.seed = source, views, size, seed
-
-    def __getitem__(self, item: tuple[int, list[int]]) -> tuple[Tensor | None, int, dict[str, str]]:
-        number, indices = item
-        skipped: dict[str, str] = {}
-        rows = []
-        for place, index in enumerate(indices):
-            image = self._readable(index, skipped)
-            if image is None:
-                return None, number, skipped
-            draws = generator(self.seed, CROPS, number, place)
-            rows.append(torch.stack([self._cut(image, view, draws) for view in self.views]))
-        return torch.stack(rows), number, skipped
-
-    def _readable(self, index: int, skipped: dict[str, str]) -> Tensor | None:
-        for offset in range(len(self.source)):
-            candidate = (index + offset) % len(self.source)
-            try:
-                return self.source[candidate].image
-            except Unreadable as error:
-                skipped[name_of(self.source, candidate)] = str(error)
-        return None
-
-    def _cut(self, image: Tensor, view: View, draws: torch.Generator) -> Tensor:
-        height, width = image.shape[-2:]
-        top, left, h, w = sample_crop(1, height, width, draws, view.crop_scale, view.crop_ratio)[0].tolist()
-        return resize(image[:, top : top + h, left : left + w], (self.size, self.size))
+    def __iter__(self) -> Iterator[tuple[int, list[int], int]]:
+        for number, indices in enumerate(self.batches, self.batches.start):
+            yield number, indices, seed_of(self.batches.seed, VIEWS, number)
 
 
 def _ignore_interrupts(worker: int) -> None:

@@ -1,47 +1,191 @@
-"""From a name to images: which source it means, and a labelled one as an evaluator sees it."""
+"""From a name or an object to images: which source it means, and a labelled one as an evaluator sees it.
 
+What can be named: a folder of images; tar shards; Parquet files; .npy and .npz files; photos:PART,
+torchvision:NAME and hf:OWNER/NAME; several of them with commas between. Patterns stand for several files.
+"""
+
+import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor
 
-from ownlatent.data.decode import fit_square
-from ownlatent.data.folder import Folder
-from ownlatent.data.photos import SPLITS, Photos
+from ownlatent.data.decode import EXTENSIONS, Format, Unreadable, fit_square
+from ownlatent.data.patterns import expand, split
+from ownlatent.data.pixels import conform
 from ownlatent.data.resident import Resident, load_resident
 from ownlatent.data.source import Source
-from ownlatent.errors import OwnlatentError
+from ownlatent.data.sources.arrays import Arrays, open_arrays
+from ownlatent.data.sources.folder import Folder
+from ownlatent.data.sources.photos import SPLITS, Photos
+from ownlatent.data.sources.wrapped import Wrapped, join
+from ownlatent.errors import OwnlatentError, nearest
+
+_PREFIXES = ("photos", "torchvision", "hf")
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+_KINDS = {".tar": "shards", ".parquet": "parquet", ".npy": "arrays", ".npz": "arrays"}
+_KINDS |= dict.fromkeys(_COMPRESSED, "shards")
+_PART = re.compile(r"(train|test|val|valid|validation|dev|eval|unlabell?ed|extra)(?:ing)?(?=[-_.\d]|$)", re.IGNORECASE)
 
 
-def open_source(name: str | Path, *, labelled: bool = False) -> Source:
-    """A source by name: `photos:train` and `photos:test` are built in, anything else is a folder of images.
+def open_source(name: Any, *, labelled: bool = False, download: bool = False, root: str | Path | None = None) -> Source:
+    """A source by name, or from an array, a tensor, a data set, a source, or a list of such.
 
-    labelled: the labels are wanted (class subfolders); without it they are not even looked for.
-    Raises OwnlatentError if there is nothing to read.
+    labelled: the labels are wanted; without it they are not even looked for. download: torchvision may
+    fetch what is missing. root: the folder of torchvision's data sets, `data` by default.
+
+    Raises OwnlatentError if there is nothing to read or, if asked for, labels are missing.
     """
-    text = str(name)
-    if text.startswith("photos:"):
-        split = text.removeprefix("photos:")
-        if split not in SPLITS:
-            raise OwnlatentError(f"the built-in photographs have the parts {' and '.join(SPLITS)}, not {split!r}")
-        return Photos(split)
-    return Folder(Path(name), labelled=labelled)
+    if isinstance(name, (str, Path)):
+        return _by_name(os.fspath(name), labelled, download, root)
+    if isinstance(name, (list, tuple)):
+        return _joined(list(name), labelled, download, root)
+    if isinstance(name, (np.ndarray, Tensor)):
+        if labelled:
+            raise OwnlatentError(
+                "an array by itself has no labels: give a data set of pairs, as torch.utils.data.TensorDataset makes it"
+            )
+        return Arrays(name)
+    if type(name).__module__.partition(".")[0] == "datasets" and hasattr(name, "column_names"):
+        from ownlatent.data.sources.huggingface import HuggingFace
+
+        return HuggingFace(name, labelled=labelled)
+    if not (hasattr(name, "__len__") and hasattr(name, "__getitem__")):
+        raise OwnlatentError(
+            f"a {type(name).__name__} is no source of images: give "
+            + ("its data set" if hasattr(name, "dataset") else "a path, an array, or what has __len__ and __getitem__")
+        )
+    if hasattr(name, "title"):
+        return name
+    return Wrapped(name, labelled=labelled)
 
 
-def load_labelled(name: str | Path, channels: int, image_size: int) -> Resident:
-    """A labelled source in memory, every image uint8 (channels, image_size, image_size).
+def load_labelled(
+    name: Any, channels: int, image_size: int, *, download: bool = False, root: str | Path | None = None
+) -> Resident:
+    """A labelled source in memory, every image uint8 or uint16 (channels, image_size, image_size).
 
-    Raises OwnlatentError if it has no labels or none of its images can be read.
+    Raises OwnlatentError if it has no labels, if none of its images can be read, or if they have
+    another number of channels that is neither gray nor colour.
     """
-    source = open_source(name, labelled=True)
+    source = open_source(name, labelled=True, download=download, root=root)
     if source.classes is None:
-        raise OwnlatentError(f"{name} has no labels: give a folder with a subfolder for each class")
-    return load_resident(source, lambda image: _to_channels(fit_square(image, image_size), channels))
+        raise OwnlatentError(f"{source.name} has no labels: give one that has, such as a folder with class subfolders")
+    return load_resident(source, lambda image: _with_channels(fit_square(image, image_size), channels))
 
 
-def _to_channels(image: Tensor, channels: int) -> Tensor:
-    if image.shape[0] == channels:
-        return image
-    if channels == 1:
-        return image.float().mean(0, keepdim=True).round().to(torch.uint8)
-    return image[:1].expand(channels, -1, -1)
+def _with_channels(image: Tensor, channels: int) -> Tensor:
+    try:
+        return conform(image, Format(channels, 8 * image.element_size()))
+    except Unreadable:
+        raise OwnlatentError(
+            f"the labelled images have {image.shape[0]} channels and those for training {channels}: give images of "
+            "one kind"
+        ) from None
+
+
+def _joined(data: Sequence[Any], labelled: bool, download: bool, root: str | Path | None) -> Source:
+    if not data:
+        raise OwnlatentError("the list of sources is empty: give at least one")
+    return join([open_source(each, labelled=labelled, download=download, root=root) for each in data])
+
+
+def _by_name(name: str, labelled: bool, download: bool, root: str | Path | None) -> Source:
+    name = os.path.expanduser(name)  # within quotes the shell has not done it
+    prefix, colon, rest = name.partition(":")
+    if "," in name and not os.path.exists(name) and len(several := split(name)) > 1:
+        return _joined(several, labelled, download, root)
+    if colon and prefix in _PREFIXES:
+        if prefix == "torchvision":
+            from ownlatent.data.sources.named import open_torchvision
+
+            return open_torchvision(rest, labelled, download, root)
+        if prefix == "hf":
+            from ownlatent.data.sources.huggingface import open_hub
+
+            return open_hub(rest, labelled)
+        if rest not in SPLITS:
+            raise OwnlatentError(f"the built-in photographs have the parts {' and '.join(SPLITS)}, not {rest!r}")
+        return Photos(rest)
+    if colon and re.fullmatch(r"[a-z]{2,}", prefix) and not os.path.exists(name):
+        raise OwnlatentError(f"{name} names no source: before a colon, {nearest(prefix, _PREFIXES)}")
+    files = expand(name)
+    if files is not None:
+        return _several(files, name, labelled)
+    return _one(Path(name), labelled)
+
+
+def _one(path: Path, labelled: bool) -> Source:
+    """A source from one path, which may be a folder of any kind."""
+    kind = _kind(path)
+    if path.is_dir():
+        from ownlatent.data.index.tables import saved_tables
+
+        if saved := saved_tables(path):
+            return _tables(saved, str(path), labelled)
+        found = _tables_or_shards(path)
+        return _several(found, str(path), labelled) if found else Folder(path, labelled=labelled)
+    if kind and not path.exists():
+        raise OwnlatentError(f"there is no file {path}: give the path of one, or of a folder of images")
+    if kind:
+        return _several([path], str(path), labelled)
+    return Folder(path, labelled=labelled)
+
+
+def _several(paths: Sequence[Path], name: str, labelled: bool) -> Source:
+    """A source from files of one kind, or from folders. Raises OwnlatentError if they are anything else."""
+    kinds = {"folder" if path.is_dir() else _kind(path) for path in paths}
+    if kinds == {"shards"}:
+        from ownlatent.data.sources.shards import Shards
+
+        for path in paths:
+            if path.name.lower().endswith(_COMPRESSED):
+                raise OwnlatentError(
+                    f"{path} is compressed, so no image in it can be reached by itself: unpack it to .tar"
+                )
+        return Shards(paths, name, labelled)
+    if kinds == {"parquet"}:
+        return _tables(paths, name, labelled)
+    if kinds == {"arrays"}:
+        return join([open_arrays(path, labelled) for path in paths])
+    if kinds == {"folder"}:
+        return join([_one(path, labelled) for path in paths])
+    if all(path.suffix.lower() in EXTENSIONS for path in paths):
+        raise OwnlatentError(f"{name} names images one by one: give the folder that holds them, {paths[0].parent}")
+    raise OwnlatentError(f"{name} names files of several kinds: give only .tar, only .parquet or only .npy files")
+
+
+def _tables(paths: Sequence[Path], name: str, labelled: bool) -> Source:
+    from ownlatent.data.sources.parquet import Parquet
+
+    return Parquet(paths, name, labelled)
+
+
+def _kind(path: Path) -> str | None:
+    return next((kind for ending, kind in _KINDS.items() if path.name.lower().endswith(ending)), None)
+
+
+def _tables_or_shards(folder: Path) -> list[Path]:
+    """The tar or the Parquet files of a folder that holds no images and no folders; else nothing.
+
+    Raises OwnlatentError if they are several parts of a data set: test images must not be trained on
+    by accident.
+    """
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir() or os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
+                return []
+            if _kind(Path(entry.name)) in ("shards", "parquet"):
+                found.append(Path(entry.path))
+    parts = {match[1].lower() if (match := _PART.match(path.name)) else "" for path in found}
+    if len(parts) > 1:
+        some = ", ".join(sorted(part or "others" for part in parts))
+        example = folder / f"{min(part for part in parts if part)}*{found[0].suffix}"
+        raise OwnlatentError(f"{folder} holds several parts ({some}): name one by a pattern, such as {example}")
+    return sorted(found)

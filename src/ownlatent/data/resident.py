@@ -1,12 +1,13 @@
 """A small data set as one uint8 tensor: no worker, no decoding, no waiting."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
-from ownlatent.data.source import Source, Unreadable, name_of
+from ownlatent.data.decode import Unreadable
+from ownlatent.data.source import Source
 from ownlatent.errors import OwnlatentError
 from ownlatent.machine import cores
 from ownlatent.types import Sample
@@ -15,7 +16,7 @@ _PROBED = 64
 
 
 class Resident:
-    """Images of one size in memory: images (N, C, H, W) uint8, labels (N,) int64 or None.
+    """Images of one size in memory: images (N, C, H, W) uint8 or uint16, labels (N,) int64 or None.
 
     skipped lists (name, reason) of the images that could not be read.
     """
@@ -35,7 +36,10 @@ class Resident:
 
     def __getitem__(self, index: int) -> Sample:
         label = None if self.labels is None else int(self.labels[index])
-        return Sample(self.images[index], label, f"{self.name}[{index}]")
+        return Sample(self.images[index], label, self.title(index))
+
+    def title(self, index: int) -> str:
+        return f"{self.name}[{index}]"
 
 
 def fits_memory(source: Source, limit: int) -> bool:
@@ -77,7 +81,7 @@ def load_resident(
             if isinstance(result, Sample):
                 samples.append(result)
             else:
-                skipped.append((name_of(source, index), result))
+                skipped.append((source.title(index), result))
             if progress:
                 progress((index + 1) / len(source))
     if not samples:
@@ -93,3 +97,13 @@ def load_resident(
 
 class MixedSizes(Exception):
     """The images do not have one size, so they do not stack."""
+
+
+def check_unreadable(skipped: Mapping[str, str], count: int, name: str, most: float) -> None:
+    """Raise OwnlatentError if more than the share `most` of `count` images cannot be read."""
+    if len(skipped) > most * count:
+        title, reason = next(iter(skipped.items()))
+        raise OwnlatentError(
+            f"{len(skipped)} of the {count} images of {name} cannot be read, the first of them {title} ({reason}): "
+            f"repair or remove them, or allow more than {100 * most:g}% by --max-unreadable"
+        )

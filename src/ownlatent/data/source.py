@@ -1,31 +1,62 @@
 """What a source of images is."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Protocol
 
+from ownlatent.data.decode import Format, decode
 from ownlatent.types import Sample
 
 
-class Unreadable(Exception):
-    """One image that cannot be read: it is skipped, counted and listed, and the work goes on."""
-
-
 class Source(Protocol):
-    """A sequence of Samples. `source[i]` decodes image i, or raises Unreadable with the reason."""
+    """A sequence of Samples. `source[i]` decodes image i, or raises Unreadable with the reason.
+
+    All images of a source have one number of channels and one depth (uint8 or uint16); their sizes
+    may differ. A source is picklable, cheap to copy into a worker process, and safe to read from
+    several threads at once.
+    """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What a person would call the source."""
 
     @property
     def classes(self) -> Sequence[str] | None:
-        """Class names in the order of the labels, or None where no labels are known."""
+        """Class names in the order of the labels, or None where no labels are known or wanted."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample: ...
 
+    def title(self, index: int) -> str:
+        """What a person would call image `index`, without decoding it."""
 
-def name_of(source: Source, index: int) -> str:
-    """What a person would call image `index` of a source, without decoding it."""
-    paths = getattr(source, "paths", None)
-    return paths[index] if paths else f"{source.name}[{index}]"
+
+class EncodedSource(ABC):
+    """A source of image files, on disk or inside other files: whoever says where the bytes are has a source.
+
+    format is what its images are decoded to. Training needs only parts of an image and not at full
+    size: it asks for the bytes, and decodes no more than it needs.
+    """
+
+    name: str
+    classes: Sequence[str] | None = None
+    format: Format
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def encoded(self, index: int) -> bytes:
+        """The content of image file `index`. Raises Unreadable."""
+
+    @abstractmethod
+    def title(self, index: int) -> str:
+        """What a person would call image `index`, without reading it."""
+
+    def label(self, index: int) -> int | None:
+        """The class of image `index`, or None where no labels are known or wanted."""
+        return None
+
+    def __getitem__(self, index: int) -> Sample:
+        return Sample(decode(self.encoded(index), self.format), self.label(index), self.title(index))

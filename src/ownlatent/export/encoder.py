@@ -28,7 +28,8 @@ def save_encoder(encoder: Encoder, folder: Path) -> None:
             "image_size": encoder.image_size,
             "mean": encoder.mean.flatten().tolist(),
             "std": encoder.std.flatten().tolist(),
-            "range": "images in [0, 1] before mean and std",
+            "peak": encoder.peak,
+            "range": "images in [0, 1] (divided by peak) before mean and std",
         },
         "changes": list(encoder.backbone.changes),
     }
@@ -54,7 +55,7 @@ def load_encoder(folder: str | Path, network: nn.Module | None = None) -> Encode
                 f"{description} has format {stored['format']}, and this version reads {FORMAT}: update ownlatent"
             )
         mean, std = (tuple(map(float, stored["preprocessing"][key])) for key in ("mean", "std"))
-        size = int(stored["preprocessing"]["image_size"])
+        size, peak = int(stored["preprocessing"]["image_size"]), float(stored["preprocessing"]["peak"])
         spec = stored["network"]
         name, keywords = (None, {}) if spec is None else (str(spec["name"]), dict(spec["keywords"]))
         if len(mean) != len(std) or not mean:
@@ -75,4 +76,4 @@ def load_encoder(folder: str | Path, network: nn.Module | None = None) -> Encode
         raise OwnlatentError(
             f"{weights} does not fit {description} or is broken: {str(error).splitlines()[0]}"
         ) from error
-    return Encoder(backbone, size, mean, std).eval()
+    return Encoder(backbone, size, mean, std, peak).eval()

@@ -15,9 +15,10 @@ _BLUE, _ORANGE, _GREEN, _PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 def draw_views(originals: Sequence[np.ndarray], views: Sequence[Sequence[np.ndarray]], path: Path) -> None:
     """A row of images and, under each, what the augmentation made of it.
 
-    originals: n arrays (H, W) or (H, W, 3) in [0, 255] uint8; views: V rows of n arrays in [0, 1].
+    originals: n arrays (H, W) or (H, W, 3) in [0, 1]; views: V rows of n such arrays, of any sizes;
+    they are numbered from 0, as the options --views.0.blur and so on number them.
     """
-    rows = [("image", list(originals)), *((f"view {v + 1}", list(row)) for v, row in enumerate(views))]
+    rows = [("image", list(originals)), *((f"view {v}", list(row)) for v, row in enumerate(views))]
     columns = len(originals)
     figure = Figure(figsize=(1.15 * columns + 0.6, 1.15 * len(rows)), dpi=150)
     axes = figure.subplots(len(rows), columns, squeeze=False)
@@ -28,7 +29,7 @@ def draw_views(originals: Sequence[np.ndarray], views: Sequence[Sequence[np.ndar
             axis.set_yticks([])
             axis.set_frame_on(False)
             image = images[column]
-            axis.imshow(image, cmap="gray" if image.ndim == 2 else None, vmin=0, vmax=255 if row == 0 else 1)
+            axis.imshow(image, cmap="gray" if image.ndim == 2 else None, vmin=0, vmax=1)
         axes[row][0].set_ylabel(name, fontsize=9)
     figure.subplots_adjust(0.06, 0.01, 0.995, 0.99, 0.05, 0.05)
     figure.savefig(path)

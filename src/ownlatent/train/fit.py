@@ -12,7 +12,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from ownlatent.data.loader import Batches, ResidentLoader, StreamingLoader
 from ownlatent.data.resident import Resident
+from ownlatent.data.source import EncodedSource
 from ownlatent.errors import OwnlatentError
+from ownlatent.machine import cores
 from ownlatent.train.callbacks.checkpoint import Checkpoint
 from ownlatent.train.callbacks.interrupt import Interruption, StopAtOnce
 from ownlatent.train.callbacks.knn import KNNMonitor
@@ -22,6 +24,7 @@ from ownlatent.train.module import Pretraining
 from ownlatent.train.prepare import Job
 
 log = logging.getLogger("ownlatent")
+_STARVED = 0.1  # share of the time spent waiting for data above which it is named
 _PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
@@ -43,7 +46,9 @@ def fit(job: Job, folder: Path, resume: bool = False) -> tuple[bool, dict]:
     if isinstance(job.data, Resident):
         loader = ResidentLoader(job.data, batches, job.device)
     else:
-        loader = StreamingLoader(job.data, recipe.views, recipe.image_size, batches, recipe.workers)
+        loader = StreamingLoader(
+            job.data, recipe.views, recipe.image_size, batches, recipe.workers, recipe.max_unreadable
+        )
     module = Pretraining(job.method.to(memory_format=torch.channels_last), job.views, recipe, job.budget)
     if stored and job.budget.progress(stored["global_step"], stored["ownlatent"]["elapsed"]) >= 1:
         module.load_state_dict(stored["state_dict"])  # trained to the end, and stopped while it was judged
@@ -74,8 +79,26 @@ def fit(job: Job, folder: Path, resume: bool = False) -> tuple[bool, dict]:
             raise KeyboardInterrupt from None
     if isinstance(loader, StreamingLoader) and loader.skipped:
         log.warning("skipped %d files that cannot be read; log.txt lists them", len(loader.skipped))
+    waited = loader.waited / max(1e-9, module.elapsed - (stored["ownlatent"]["elapsed"] if stored else 0.0))
+    if waited > _STARVED:
+        log.warning("waited     for data in %.0f %% of the time: %s", 100 * waited, _against_waiting(job))
     finished = job.budget.progress(trainer.global_step, module.elapsed) >= 1
     return finished, _summary(trainer.global_step, module.batches_seen * batches.batch_size, module.elapsed)
+
+
+def _against_waiting(job: Job) -> str:
+    """What to change in a run that waits for its data."""
+    assert job.recipe.workers is not None
+    ways = []
+    if isinstance(job.data, Resident):
+        return "copying batches to the device takes that long; images that fit a quarter of its memory are kept there"
+    if job.recipe.workers < cores():
+        ways.append(f"raise --workers to {cores()}, the cores of this machine")
+    if isinstance(job.data, EncodedSource):
+        ways.append(f"`ownlatent prepare {job.recipe.data} FOLDER` writes smaller files that are faster to decode")
+    if job.recipe.workers >= cores() and job.device.type == "cpu":
+        ways.append("training and decoding share the processor here, so --workers 1 may do as well")
+    return "; ".join(ways) or "the source is slower than the network"
 
 
 def _summary(steps: int, images: int, seconds: float) -> dict:

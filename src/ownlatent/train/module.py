@@ -59,7 +59,7 @@ class Pretraining(pl.LightningModule):
         draws = generator(self.recipe.seed, VIEWS, batch["number"])
         if "crops" in batch:
             return self.views.of_crops(batch["crops"], draws)
-        return self.views.of_images(batch["images"], draws)
+        return self.views.of_images(batch["images"], draws, batch.get("rows"))
 
     def training_step(self, batch: Views, batch_idx: int) -> Tensor:
         # For networks with dropout: a resumed run draws what an uninterrupted one would have drawn.

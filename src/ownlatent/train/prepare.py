@@ -1,36 +1,33 @@
 """From a recipe to everything that a run needs: data, networks, views, budget."""
 
 import logging
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ownlatent import backbones, methods
-from ownlatent.augment.normalize import IMAGENET_MEAN, IMAGENET_STD
+from ownlatent.augment.channels import suited_to
 from ownlatent.augment.views import MultiView
 from ownlatent.backbones.encoder import Encoder
 from ownlatent.data.decode import fit_square
-from ownlatent.data.loader import EXAMPLES, generator, order
-from ownlatent.data.opening import load_labelled, open_source
-from ownlatent.data.resident import MixedSizes, Resident, fits_memory, load_resident
-from ownlatent.data.source import Source, Unreadable
+from ownlatent.data.opening import load_labelled
+from ownlatent.data.resident import MixedSizes, Resident, check_unreadable, load_resident
+from ownlatent.data.source import Source
+from ownlatent.data.survey import Survey, survey
 from ownlatent.errors import OwnlatentError
 from ownlatent.machine import cores, memory
 from ownlatent.methods._base import Method
 from ownlatent.train.budget import Budget
+from ownlatent.train.images import choose_device, open_data, read_or_none, say_progress
 from ownlatent.train.precision import choose_precision
 from ownlatent.train.recipe import Recipe, check
 from ownlatent.train.resolve import Facts, describe, method_settings, resolve
 
 log = logging.getLogger("ownlatent")
-_SAMPLED = 512  # images looked at to learn the sizes and, where needed, mean and std,
-_LOOKED = 2 * 10**8  # but no more than some of them once so many bytes were decoded: about two seconds
 
 
 @dataclass
@@ -46,17 +43,24 @@ class Job:
     views: MultiView
     encoder: Encoder
     untrained: Encoder
+    changes: list[str]
+    """What the views leave out or replace because of the images' channels."""
     budget: Budget
     steps_per_epoch: float
     device: torch.device
 
 
-def prepare(recipe: Recipe, view_changes: dict[str, Any] | None = None, network: nn.Module | None = None) -> Job:
+def prepare(
+    recipe: Recipe,
+    view_changes: dict[str, Any] | None = None,
+    network: nn.Module | None = None,
+    objects: dict[str, Any] | None = None,
+) -> Job:
     """Open the data, choose what the recipe leaves open, build the networks; nothing is written.
 
     view_changes: dotted changes to the views, applied after the views are chosen. network: a module
-    of the user's own instead of a named backbone. Raises OwnlatentError before anything slow if the
-    recipe is wrong.
+    of the user's own instead of a named backbone. objects: `data` and `val` where they are no names.
+    Raises OwnlatentError before anything slow if the recipe is wrong.
     """
     check(recipe)
     device = choose_device(recipe.accelerator)
@@ -73,24 +77,30 @@ def prepare(recipe: Recipe, view_changes: dict[str, Any] | None = None, network:
     elif recipe.backbone:
         backbones.check_name(recipe.backbone)
 
-    source = open_source(recipe.data)
-    probe = _probe(source)
-    facts = Facts(len(source), len(probe.pixels[0]), sorted(probe.sides)[len(probe.sides) // 2], device.type)
+    given = {"data": recipe.data, "val": recipe.val, **(objects or {})}
+    source = open_data(recipe, given["data"])
+    seen = survey(source)
+    check_unreadable(seen.skipped, seen.count, f"a sample of {source.name}", recipe.max_unreadable)
+    facts = Facts(len(source), seen.channels, seen.side, device.type)
     recipe = resolve(recipe, facts, view_changes or {})
-    assert recipe.image_size is not None
-    val = _load_val(recipe, facts.channels) if recipe.val else None
-    labelled = val is not None and source.classes is not None
-    bank = load_labelled(recipe.data, facts.channels, recipe.image_size) if labelled else None
-    data = _load(source, recipe)
+    assert recipe.views is not None
+    suited, changes = suited_to(recipe.views, facts.channels)
+    recipe = replace(recipe, views=suited)
+    size = recipe.image_size
+    assert size is not None
+    val = _load_val(recipe, given["val"], facts.channels, size) if recipe.val else None
+    bank = None
+    if val is not None and recipe.data.startswith("photos:"):
+        bank = load_labelled(recipe.data, facts.channels, size)
+    data = _load(source, recipe, seen)
     method = _build(recipe, facts.channels, network)
     why = "as asked"
     if recipe.precision == "auto":
-        precision, why = choose_precision(method.backbone, facts.channels, recipe.image_size, device)
+        precision, why = choose_precision(method.backbone, facts.channels, size, device)
         recipe = replace(recipe, precision=precision)
     recipe = replace(recipe, accelerator=device.type, loading="resident" if isinstance(data, Resident) else "streaming")
-    assert recipe.views is not None and recipe.image_size is not None
-    mean, std = _statistics(probe.pixels)
-    encoder = Encoder(method.backbone, recipe.image_size, mean, std)
+    assert recipe.views is not None
+    encoder = Encoder(method.backbone, size, seen.mean, seen.std, seen.peak)
     steps_per_epoch = _steps_per_epoch(recipe, len(data))
     job = Job(
         recipe=recipe,
@@ -98,9 +108,10 @@ def prepare(recipe: Recipe, view_changes: dict[str, Any] | None = None, network:
         bank=bank,
         val=val,
         method=method,
-        views=MultiView(recipe.views, recipe.image_size, mean, std),
+        views=MultiView(recipe.views, size, seen.mean, seen.std, seen.peak),
         encoder=encoder,
         untrained=deepcopy(encoder),
+        changes=changes,
         budget=Budget(
             steps=None if recipe.epochs is None else max(1, round(recipe.epochs * steps_per_epoch)),
             seconds=None if recipe.minutes is None else recipe.minutes * 60,
@@ -152,24 +163,16 @@ def _say(job: Job, why: str) -> None:
         height, width = job.data.images.shape[2:]
         place = f"{width}x{height} px, in memory ({job.data.images.nbytes / 2**20:.0f} MiB)"
     parameters = sum(p.numel() for p in backbone.parameters()) / 1e6
+    depth = "" if job.views.peak == 255 else f" of 16 bits (largest value taken as {job.views.peak:g})"
     for line in [
-        f"data       {job.data.name}: {len(job.data)} images, {len(job.views.mean)} channels, {place}",
+        f"data       {job.data.name}: {len(job.data)} images, {len(job.views.mean)} channels{depth}, {place}",
         *describe(recipe),
+        *(f"           changed for these channels: {change}" for change in job.changes),
         *(f"           changed for these images: {change}" for change in backbone.changes),
         f"network    {parameters:.2f} M parameters, {backbone.num_features} features",
         f"hardware   {recipe.accelerator}, precision {recipe.precision} ({why})",
     ]:
         log.info(line)
-
-
-def choose_device(accelerator: str) -> torch.device:
-    """The device that `auto`, `cpu`, `cuda` or `mps` names. Raises OwnlatentError if it is not there."""
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if accelerator == "auto":
-        return torch.device(next(name for name in ("cuda", "mps", "cpu") if present[name]))
-    if not present[accelerator]:
-        raise OwnlatentError(f"this machine has no {accelerator} device that torch can use: give --accelerator auto")
-    return torch.device(accelerator)
 
 
 def calibration_images(job: Job) -> Tensor:
@@ -179,7 +182,7 @@ def calibration_images(job: Job) -> Tensor:
     most = 5000 if isinstance(job.data, Resident) else 1000  # the others must be decoded again
 
     def fetch(index: int) -> Tensor | None:
-        image = _read_or_none(job.data, index)
+        image = read_or_none(job.data, index)
         return None if image is None else fit_square(image, size)
 
     with ThreadPoolExecutor(cores()) as pool:
@@ -187,43 +190,18 @@ def calibration_images(job: Job) -> Tensor:
     return torch.stack([image for image in images if image is not None])
 
 
-def example_views(job: Job, count: int) -> tuple[list[np.ndarray], list[list[np.ndarray]]]:
-    """The first images of a fixed shuffle, squared, uint8, and V rows of what augmentation makes of them, in [0, 1]."""
-    draws = generator(job.recipe.seed, EXAMPLES)
-    size = job.views.size
-    shuffled = order(len(job.data), job.recipe.seed, 0).tolist()
-    readable = (_read_or_none(job.data, index) for index in shuffled)
-    images = [image for _, image in zip(range(count), (i for i in readable if i is not None), strict=False)]
-    # One image at a time: they may differ in size.
-    rows = [job.views.of_images(image.unsqueeze(0), draws) for image in images]
-    mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (job.views.mean, job.views.std))
-    views = [[_to_array((row[v][0] * std + mean).clamp(0, 1)) for row in rows] for v in range(len(job.views.views))]
-    return [_to_array(fit_square(image, size)) for image in images], views
-
-
-def _read_or_none(data: Resident | Source, index: int) -> Tensor | None:
-    try:
-        return data[index].image
-    except Unreadable:
-        return None
-
-
-def _to_array(image: Tensor) -> np.ndarray:
-    """(C, H, W) to an array that can be drawn: (H, W) for one channel, else (H, W, 3)."""
-    array = image.numpy().transpose(1, 2, 0)
-    return array[:, :, :3] if array.shape[2] >= 3 else array[:, :, 0]
-
-
-def _load(source: Source, recipe: Recipe) -> Resident | Source:
+def _load(source: Source, recipe: Recipe, seen: Survey) -> Resident | Source:
+    """All images in memory where they have one size and take at most a quarter of it, unless asked otherwise."""
     wanted = recipe.loading
-    if wanted == "streaming" or (wanted == "auto" and not fits_memory(source, memory() // 4)):
+    if wanted == "streaming" or (wanted == "auto" and (seen.bytes is None or seen.bytes > memory() // 4)):
         return source
     try:
-        loaded = load_resident(source)
+        loaded = load_resident(source, progress=say_progress("loading"))
     except MixedSizes as error:
         if wanted == "resident":
             raise OwnlatentError(f"{error}, so they do not fit one tensor: use --loading streaming") from error
         return source
+    check_unreadable(dict(loaded.skipped), len(source), source.name, recipe.max_unreadable)
     _say_skipped(loaded)
     return loaded
 
@@ -236,49 +214,10 @@ def _say_skipped(data: Resident) -> None:
         log.warning("skipped %d of %d files that cannot be read; log.txt lists them", count, count + len(data))
 
 
-def _load_val(recipe: Recipe, channels: int) -> Resident:
-    assert recipe.val is not None and recipe.image_size is not None
-    val = load_labelled(recipe.val, channels, recipe.image_size)
+def _load_val(recipe: Recipe, data: Any, channels: int, size: int) -> Resident:
+    val = load_labelled(open_data(recipe, data, labelled=True), channels, size)
     _say_skipped(val)
     if len(val) < 2:
         raise OwnlatentError(f"{recipe.val} holds one image: k-NN needs at least two")
     log.info("val        %s: %d images, %d classes", recipe.val, len(val), len(val.classes or ()))
     return val
-
-
-@dataclass
-class _Probe:
-    """What a sample of the images tells: shorter sides and up to 4,096 pixels (C, P) of each image."""
-
-    sides: list[int]
-    pixels: list[Tensor]
-
-
-def _probe(source: Source) -> _Probe:
-    """Look at images spread over the source. Raises OwnlatentError if none of them can be read."""
-    found, reason, looked = _Probe([], []), "", 0
-    for index in range(0, len(source), max(1, len(source) // _SAMPLED)):
-        try:
-            image = source[index].image
-        except Unreadable as error:
-            reason = str(error)
-            continue
-        looked += image.numel()
-        found.sides.append(min(image.shape[1:]))
-        found.pixels.append(image.flatten(1)[:, :: max(1, image[0].numel() // 4096)].clone())
-        if looked > _LOOKED and len(found.sides) >= 16:
-            break
-    if not found.sides:
-        raise OwnlatentError(
-            f"no image of a sample of {source.name} can be read ({reason}): check that the files are complete"
-        )
-    return found
-
-
-def _statistics(pixels: Sequence[Tensor]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std per channel: ImageNet's for colour images, as in the papers, else measured on the sample."""
-    if pixels[0].shape[0] == 3:
-        return IMAGENET_MEAN, IMAGENET_STD
-    every = torch.cat(list(pixels), dim=1).float() / 255
-    mean, std = every.mean(1), every.std(1).clamp(min=1e-3)
-    return tuple(round(v, 4) for v in mean.tolist()), tuple(round(v, 4) for v in std.tolist())

@@ -44,7 +44,9 @@ class Recipe:
     `resolve` fills in every None; the resolved recipe is kept in the run folder and repeats the run.
     """
 
-    data: str = _option("folder of images, or photos:train for the built-in photographs", "")
+    data: str = _option(
+        "folder of images, Parquet files, tar shards, arrays, torchvision:NAME, hf:NAME or photos:train", ""
+    )
     val: str | None = _option("folder with class subfolders: k-NN accuracy is measured on it, never trained on")
     method: str = _option("the method", "byol")
     backbone: str | None = _option("any timm or torchvision name, or one of ownlatent's small networks")
@@ -58,6 +60,9 @@ class Recipe:
     precision: str = _option("auto (measured), 32, bf16 or 16", "auto")
     loading: str = _option("auto, resident (all images in memory) or streaming (worker processes)", "auto")
     workers: int | None = _option("worker processes that decode images, when streaming")
+    max_unreadable: float = _option("share of the images that may be unreadable before the run ends", 0.2)
+    data_root: str = _option("folder in which torchvision: data sets are kept", "data")
+    download: bool = _option("let torchvision: data sets be downloaded", False)
     checkpoint_seconds: float = _option("time between two checkpoints", 60.0)
     optim: Optim = field(default_factory=Optim)
     views: tuple[View, ...] | None = None
@@ -110,6 +115,8 @@ def check(recipe: Recipe) -> None:
     for name in ("workers", "seed", "optim.weight_decay"):
         if values[name] is not None and not values[name] >= 0:
             raise OwnlatentError(f"{_flag(name)} must be at least 0, not {values[name]}")
+    if not 0 <= recipe.max_unreadable <= 1:
+        raise OwnlatentError(f"--max-unreadable is a share from 0 to 1, not {recipe.max_unreadable}")
     for name in ("optim.momentum", "optim.warmup"):
         if values[name] is not None and not 0 <= values[name] < 1:
             raise OwnlatentError(f"{_flag(name)} must be at least 0 and below 1, not {values[name]}")
@@ -140,6 +147,8 @@ def _check_view(number: int, view: View) -> None:
             raise OwnlatentError(f"--views.{number}.{name} is a strength of at least 0, not {getattr(view, name)}")
     if not 0 <= view.hue <= 0.5:
         raise OwnlatentError(f"--views.{number}.hue is a share of the colour circle from 0 to 0.5, not {view.hue}")
+    if not 0 < view.size <= 1:
+        raise OwnlatentError(f"--views.{number}.size is a share of the image size in (0, 1], not {view.size}")
     low, high = view.crop_scale
     if not 0 < low <= high <= 1:
         raise OwnlatentError(f"--views.{number}.crop-scale is two rising fractions in (0, 1], not {low}, {high}")

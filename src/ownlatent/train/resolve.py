@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any, get_type_hints
 
-from ownlatent.augment.recipes import RECIPES
+from ownlatent.augment.recipes import RECIPES, View
 from ownlatent.backbones.stem import SMALL_IMAGE
 from ownlatent.errors import OwnlatentError, nearest
 from ownlatent.machine import cores
@@ -24,7 +24,7 @@ class Facts:
 def resolve(recipe: Recipe, facts: Facts, view_changes: dict[str, Any]) -> Recipe:
     """The recipe with every None filled in and the changes to views applied. Raises OwnlatentError."""
     small_machine = facts.device == "cpu"
-    size = recipe.image_size or _image_size(facts.side, small_machine)
+    size = image_size(recipe, facts)
     usual = _batch_size(facts.num_images, recipe.accumulate, 128 if small_machine else 256)
     batch = recipe.batch_size or usual
     if facts.num_images < batch:
@@ -42,7 +42,6 @@ def resolve(recipe: Recipe, facts: Facts, view_changes: dict[str, Any]) -> Recip
     if epochs is None and recipe.minutes is None:
         epochs = min(800, max(20, round(2_000_000 / facts.num_images)))
     workers = recipe.workers if recipe.workers is not None else min(8, cores())
-    views = recipe.views or RECIPES["byol_small" if small else "byol"]
     resolved = replace(
         recipe,
         image_size=size,
@@ -50,7 +49,7 @@ def resolve(recipe: Recipe, facts: Facts, view_changes: dict[str, Any]) -> Recip
         backbone=backbone,
         epochs=epochs,
         workers=workers,
-        views=views,
+        views=views_for(recipe, size),
         optim=_optim(recipe, batch),
         method_settings=method_settings(replace(recipe, epochs=epochs), facts.device),
     )
@@ -62,11 +61,18 @@ def resolve(recipe: Recipe, facts: Facts, view_changes: dict[str, Any]) -> Recip
     return resolved
 
 
-def _image_size(side: int, small_machine: bool) -> int:
-    """The largest usual size that does not enlarge the images, at most 96 px without an accelerator."""
-    most = 96 if small_machine else 224
-    usual = [size for size in (32, 48, 64, 96, 128, 160, 192, 224) if size <= min(side, most)]
-    return max(usual, default=max(8, side))
+def image_size(recipe: Recipe, facts: Facts) -> int:
+    """As given, or the largest usual size that does not enlarge the images, at most 96 px without an accelerator."""
+    if recipe.image_size is not None:
+        return recipe.image_size
+    most = 96 if facts.device == "cpu" else 224
+    usual = [size for size in (32, 48, 64, 96, 128, 160, 192, 224) if size <= min(facts.side, most)]
+    return max(usual, default=max(8, facts.side))
+
+
+def views_for(recipe: Recipe, size: int) -> tuple[View, ...]:
+    """As given, or BYOL's for views of this size."""
+    return recipe.views or RECIPES["byol_small" if size <= SMALL_IMAGE else "byol"]
 
 
 def _batch_size(num_images: int, accumulate: int, most: int) -> int:

@@ -44,8 +44,13 @@ class Photos:
         return len(self._patches)
 
     def __getitem__(self, index: int) -> Sample:
-        label = index // PER_PHOTOGRAPH[self.name.removeprefix("photos:")]
-        return Sample(self._patches[index].unsqueeze(0), label, f"{PHOTOGRAPHS[label]}-{index:05d}")
+        return Sample(self._patches[index].unsqueeze(0), self._label(index), self.title(index))
+
+    def title(self, index: int) -> str:
+        return f"{PHOTOGRAPHS[self._label(index)]}-{index:05d}"
+
+    def _label(self, index: int) -> int:
+        return index // PER_PHOTOGRAPH[self.name.removeprefix("photos:")]
 
 
 def _cut(photograph: str, split: str) -> list[np.ndarray]:

@@ -1,0 +1,115 @@
+"""Every view's crop of a batch of images, cut at full resolution: the work of a loader's processes."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ownlatent.augment.crop import Box, Crop, boxes_of, crop_image
+from ownlatent.augment.recipes import View
+from ownlatent.augment.views import sample_crops
+from ownlatent.data.decode import Unreadable, decode, size_of
+from ownlatent.data.source import EncodedSource, Source
+
+_PIECE = 32  # images whose files are in memory at a time
+
+
+class Crops(Dataset):
+    """Item (number, indices, seed) is a batch: V tensors (B, C, S, S), its number, {title of a skipped image: reason}.
+
+    Where nothing can be read the crops are None: an exception would reach the parent as a traceback
+    in text. An unreadable image is replaced by the next readable one.
+    """
+
+    def __init__(self, source: Source, views: Sequence[View], size: int):
+        self.source, self.views = source, tuple(views)
+        self.sizes = [view.pixels(size) for view in views]
+
+    def __getitem__(self, item: tuple[int, list[int], int]) -> tuple[list[Tensor] | None, int, dict[str, str]]:
+        number, indices, seed = item
+        draws = sample_crops(self.views, len(indices), torch.Generator().manual_seed(seed))
+        skipped: dict[str, str] = {}
+        crops: list[np.ndarray] = []
+        try:
+            for first in range(0, len(indices), _PIECE):
+                rows = slice(first, first + _PIECE)
+                images = self._images(indices[rows], [draw.rows(rows) for draw in draws], skipped)
+                for place, (image, boxes) in enumerate(images, first):
+                    if not crops:
+                        crops = [_room(len(indices), image, size) for size in self.sizes]
+                    for v, box in enumerate(boxes):
+                        crop_image(image, box, crops[v][place])
+        except _NoneLeft:
+            return None, number, skipped
+        return [torch.from_numpy(view) for view in crops], number, skipped
+
+    def _images(
+        self, indices: Sequence[int], draws: Sequence[Crop], skipped: dict[str, str]
+    ) -> Iterator[tuple[Tensor, list[Box]]]:
+        """Each image, decoded as far as is needed, and the box of each view in its pixels.
+
+        JPEGs are decoded at a half, a quarter or an eighth where every view is small enough for it.
+        """
+        opened = [_open(self.source, index, skipped) for index in indices]
+        heights, widths = (torch.tensor([one[k] for one in opened]) for k in (1, 2))
+        boxes = torch.stack([boxes_of(draw, heights, widths) for draw in draws], dim=1).tolist()  # of n images, V boxes
+        for place, (index, height, width, content) in enumerate(opened):
+            shrink = _shrink(boxes[place], self.sizes)
+            image = _decode(self.source, content, shrink, index, skipped)
+            if image is None:
+                # The header could be read and the rest cannot: another image, with the draws of this place.
+                _, height, width, image = _open(self.source, index + 1, skipped, decoded=True)
+                rows = slice(place, place + 1)
+                boxes[place] = [boxes_of(draw.rows(rows), height, width)[0].tolist() for draw in draws]
+            # A pixel of an image that was decoded smaller stands for 2, 4 or 8, also where the last one is cut off.
+            scale = 1.0 if image.shape[1:] == (height, width) else 1 / shrink
+            yield image, [(top * scale, left * scale, h * scale, w * scale) for top, left, h, w in boxes[place]]
+
+
+def _room(count: int, image: Tensor, size: int) -> np.ndarray:
+    """Memory for a batch of crops of images like this one, not filled.
+
+    numpy asks for huge pages where torch does not: new memory in small ones costs more than the crops.
+    """
+    dtype = np.uint8 if image.dtype == torch.uint8 else np.uint16
+    return np.empty((count, image.shape[0], size, size), dtype)
+
+
+class _NoneLeft(Exception):
+    """No image of the whole source can be read."""
+
+
+def _open(source: Source, index: int, skipped: dict[str, str], decoded: bool = False) -> tuple[int, int, int, Any]:
+    """(index, height, width, file content or decoded image) of the first readable image from `index` on."""
+    for offset in range(len(source)):
+        candidate = (index + offset) % len(source)
+        try:
+            if isinstance(source, EncodedSource) and not decoded:
+                content = source.encoded(candidate)
+                height, width = size_of(content)
+                return candidate, height, width, content
+            image = source[candidate].image
+            return candidate, image.shape[1], image.shape[2], image
+        except Unreadable as error:
+            skipped[source.title(candidate)] = str(error)
+    raise _NoneLeft
+
+
+def _decode(source: Source, content: bytes | Tensor, shrink: int, index: int, skipped: dict[str, str]) -> Tensor | None:
+    if isinstance(content, Tensor):
+        return content
+    assert isinstance(source, EncodedSource)
+    try:
+        return decode(content, source.format, shrink)
+    except Unreadable as error:
+        skipped[source.title(index)] = str(error)
+        return None
+
+
+def _shrink(boxes: Sequence[Sequence[int]], sizes: Sequence[int]) -> int:
+    """The largest of 1, 2, 4 and 8 at which no box becomes smaller than its view."""
+    room = min(min(h, w) / size for (_, _, h, w), size in zip(boxes, sizes, strict=True))
+    return next(factor for factor in (8, 4, 2, 1) if room >= factor or factor == 1)

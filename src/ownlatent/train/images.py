@@ -1,0 +1,88 @@
+"""The images of a run: opening them, looking at them, drawing what augmentation makes of them."""
+
+import logging
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ownlatent.augment.views import MultiView
+from ownlatent.data.decode import Unreadable, fit_square
+from ownlatent.data.loader import EXAMPLES, generator, order
+from ownlatent.data.opening import open_source
+from ownlatent.data.resident import Resident
+from ownlatent.data.source import Source
+from ownlatent.errors import OwnlatentError
+from ownlatent.train.recipe import Recipe
+
+log = logging.getLogger("ownlatent")
+
+
+def open_data(recipe: Recipe, data: Any, labelled: bool = False) -> Source:
+    """The source that `data` names or is, by the recipe's options. Raises OwnlatentError if there is nothing."""
+    if isinstance(data, str) and data.startswith("object:"):
+        raise OwnlatentError(
+            f"the recipe is for a data set that a program gave ({data.removeprefix('object:')}): give it again, as "
+            "pretrain(data, ...) or val=data"
+        )
+    source = open_source(data, labelled=labelled, download=recipe.download, root=recipe.data_root)
+    passed_over = getattr(source, "skipped", ())  # folders and parts of archives that cannot be opened
+    for title, reason in passed_over:
+        log.debug("skipped    %s: %s", title, reason)
+    if passed_over:
+        log.warning("passed over %d parts of %s, such as %s: %s", len(passed_over), source.name, *passed_over[0])
+    return source
+
+
+def choose_device(accelerator: str) -> torch.device:
+    """The device that `auto`, `cpu`, `cuda` or `mps` names. Raises OwnlatentError if it is not there."""
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if accelerator == "auto":
+        return torch.device(next(name for name in ("cuda", "mps", "cpu") if present[name]))
+    if not present[accelerator]:
+        raise OwnlatentError(f"this machine has no {accelerator} device that torch can use: give --accelerator auto")
+    return torch.device(accelerator)
+
+
+def say_progress(what: str, every: float = 5.0) -> Callable[[float], None]:
+    """Says how far something long has come, every few seconds and not before."""
+    last = perf_counter()
+
+    def say(share: float) -> None:
+        nonlocal last
+        if perf_counter() - last > every:
+            last = perf_counter()
+            log.info("%-10s %3.0f %%", what, 100 * share)
+
+    return say
+
+
+def example_views(
+    data: Resident | Source, views: MultiView, seed: int, count: int
+) -> tuple[list[np.ndarray], list[list[np.ndarray]]]:
+    """The first images of a fixed shuffle, squared, and V rows of what augmentation makes of them, all in [0, 1]."""
+    draws = generator(seed, EXAMPLES)
+    readable = (read_or_none(data, index) for index in order(len(data), seed, 0).tolist())
+    images = [image for _, image in zip(range(count), (i for i in readable if i is not None), strict=False)]
+    # One image at a time: they may differ in size.
+    rows = [views.of_images(image.unsqueeze(0), draws) for image in images]
+    mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (views.mean, views.std))
+    shown = [[_to_array((row[v][0] * std + mean).clamp(0, 1)) for row in rows] for v in range(len(views.views))]
+    return [_to_array((fit_square(i, views.size).float() / views.peak).clamp(max=1)) for i in images], shown
+
+
+def read_or_none(data: Resident | Source, index: int) -> Tensor | None:
+    """Image `index` (C, H, W), or None if it cannot be read."""
+    try:
+        return data[index].image
+    except Unreadable:
+        return None
+
+
+def _to_array(image: Tensor) -> np.ndarray:
+    """(C, H, W) to an array that can be drawn: (H, W) for one channel, else (H, W, 3)."""
+    array = image.numpy().transpose(1, 2, 0)
+    return array[:, :, :3] if array.shape[2] >= 3 else array[:, :, 0]

@@ -1,0 +1,35 @@
+"""The views that a run would train on, without the run."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ownlatent.augment.channels import suited_to
+from ownlatent.augment.views import MultiView
+from ownlatent.data.survey import survey
+from ownlatent.train.images import choose_device, example_views, open_data
+from ownlatent.train.recipe import Recipe, check, edit
+from ownlatent.train.resolve import Facts, image_size, views_for
+
+
+def preview(
+    recipe: Recipe, view_changes: dict[str, Any], count: int
+) -> tuple[list[np.ndarray], list[list[np.ndarray]], list[str]]:
+    """Images, their views, and what is to be said about them. Raises OwnlatentError if the recipe is wrong."""
+    check(recipe)
+    source = open_data(recipe, recipe.data)
+    seen = survey(source)
+    facts = Facts(len(source), seen.channels, seen.side, choose_device(recipe.accelerator).type)
+    size = image_size(recipe, facts)
+    recipe = edit(replace(recipe, views=views_for(recipe, size)), view_changes)
+    check(recipe)
+    assert recipe.views is not None
+    views, changes = suited_to(recipe.views, seen.channels)
+    originals, shown = example_views(source, MultiView(views, size, seen.mean, seen.std, seen.peak), recipe.seed, count)
+    lines = [
+        f"data       {source.name}: {len(source)} images, {seen.channels} channels",
+        f"views      {len(views)} at {size} px",
+        *(f"           changed for these channels: {change}" for change in changes),
+    ]
+    return originals, shown, lines
