@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ownlatent.augment.recipes import RECIPES
 from ownlatent.errors import OwnlatentError, nearest
 from ownlatent.log import to_console, to_file
-from ownlatent.run import Run, check_folder, default_folder, make_way, write_json
+from ownlatent.run import Run, check_folder, default_folder, lies_among, make_way, write_json
 from ownlatent.train.recipe import Recipe, coerce, edit
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def pretrain(
         fields["backbone"] = backbone
     objects = {}  # what cannot be named in a recipe, and has to be given again to go on
     for name, value in (("data", data), ("val", fields.get("val"))):
-        if isinstance(value, (list, tuple)) and all(isinstance(each, (str, Path)) for each in value):
+        if isinstance(value, (list, tuple)) and all(_is_plain(each) for each in value):
             value = ",".join(map(str, value))
         if value is not None and not isinstance(value, (str, Path)):
             objects[name] = value
@@ -105,6 +105,8 @@ def preview(
     path, count = Path(out), coerce(count, int, "count")
     if path.exists() and not overwrite:
         raise OwnlatentError(f"{path} is there already: give another --out, or --overwrite")
+    if lies_among(path, str(data)):
+        raise OwnlatentError(f"{path} would lie among the images and be taken for one: give another --out")
     if count < 1:
         raise OwnlatentError(f"--count must be at least 1, not {count}")
     early, late = _split(fields)
@@ -137,6 +139,8 @@ def prepare(
     """
     max_side, labelled = coerce(max_side, int, "max_side"), coerce(labelled, bool, "labelled")
     recipe = edit(Recipe(), {**fields, "data": str(data)})
+    if lies_among(Path(out), recipe.data):
+        raise OwnlatentError(f"{out} would lie among the images: give another folder")
     with to_console():
         from ownlatent.data.prepared import prepare as write
         from ownlatent.train.images import open_data, say_progress
@@ -169,6 +173,11 @@ def load_encoder(folder: str | Path, network: "nn.Module | None" = None) -> "nn.
     from ownlatent.export import encoder
 
     return encoder.load_encoder(folder, network)
+
+
+def _is_plain(name: Any) -> bool:
+    """Whether a name can stand in a list with commas between."""
+    return isinstance(name, (str, Path)) and not set(",{}") & set(str(name))
 
 
 def _start(recipe: str | Path | Recipe | None) -> Recipe:

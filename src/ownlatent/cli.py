@@ -157,7 +157,9 @@ def _refuse(arguments: Sequence[str], top: argparse.ArgumentParser, verb: str | 
         return
     name = arguments[0].partition("=")[0]
     if not name.startswith("-"):
-        raise OwnlatentError(f"{name!r} is one argument too many: name one folder, and options with --")
+        raise OwnlatentError(
+            f"{name!r} is one argument too many: name one folder (or a pattern in quotes), and options with --"
+        )
     raise OwnlatentError(f"there is no option {name}: {nearest(name, _options(top, verb))}")
 
 

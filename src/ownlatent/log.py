@@ -20,16 +20,33 @@ class _Buffer(logging.Handler):
         self.records.append(record)
 
 
+class _Console(logging.StreamHandler):
+    def handleError(self, record: logging.LogRecord) -> None:
+        if isinstance(sys.exc_info()[1], BrokenPipeError):  # `| head` has read enough: the command line ends quietly
+            raise
+        super().handleError(record)
+
+
+class _Application(logging.Handler):
+    """Hands news on to the handlers that the application set up, and details only if it asked for them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        logging.getLogger().handle(record)
+
+
 @contextmanager
 def to_console() -> Iterator[_Buffer]:
     """Print the package's messages to stdout, unless the application set up logging of its own."""
-    buffer = _Buffer()
+    buffer, propagate = _Buffer(), log.propagate
     handlers: list[logging.Handler] = [buffer]
     if not log.handlers and not logging.getLogger().handlers:
-        console = logging.StreamHandler(sys.stdout)
+        console = _Console(sys.stdout)
         console.setFormatter(logging.Formatter("%(message)s"))
         console.setLevel(logging.INFO)  # every skipped file is a debug message: log.txt lists them
         handlers.append(console)
+    elif not log.handlers:
+        handlers.append(_Application(log.getEffectiveLevel()))
+        log.propagate = False
     level = log.level
     log.setLevel(logging.DEBUG)
     for handler in handlers:
@@ -40,6 +57,7 @@ def to_console() -> Iterator[_Buffer]:
         for handler in handlers:
             log.removeHandler(handler)
         log.setLevel(level)
+        log.propagate = propagate
 
 
 @contextmanager

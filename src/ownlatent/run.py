@@ -90,10 +90,16 @@ def check_folder(folder: Path, data: str, overwrite: bool) -> None:
             )
     elif taken := [name for name in (*_FILES, *_FOLDERS) if (folder / name).exists()]:
         raise OwnlatentError(f"{folder} holds no run, but a {taken[0]} that would be lost: give another --out")
-    if Path(data).is_dir() and folder.resolve().is_relative_to(Path(data).resolve()):
+    if lies_among(folder, data):
         raise OwnlatentError(
             f"{folder} lies inside the images' folder, which would mix pictures in: give another --out"
         )
+
+
+def lies_among(path: Path, data: str) -> bool:
+    """Whether a path lies in one of the folders of images."""
+    parts = [data, *data.split(",")]  # isdir never raises, whatever the name
+    return any(os.path.isdir(part) and path.resolve().is_relative_to(Path(part).resolve()) for part in parts)
 
 
 def make_way(folder: Path) -> None:

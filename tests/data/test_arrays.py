@@ -54,11 +54,13 @@ def test_floats_become_sixteen_bits_one_image_at_a_time() -> None:
     source = Arrays(values)
     assert source.format == Format(1, 16) and source[2].image.dtype == torch.uint16
     assert np.abs(source[2].image.numpy()[0] / 65535 - values[2]).max() < 1e-5
+    assert source.full_scale == 65535 and Arrays(torch.from_numpy(values)).full_scale == 65535
+    assert Arrays((values * 4095).astype(np.uint16)).full_scale is None
 
 
 def test_eight_bits_divided_by_255_are_eight_bits_again() -> None:
     source = Arrays((IMAGES / 255).astype(np.float32))
-    assert source.format == Format(3, 8)
+    assert source.format == Format(3, 8) and source.full_scale is None
     assert np.array_equal(source[4].image.numpy(), IMAGES[4].transpose(2, 0, 1))
 
 
@@ -165,6 +167,7 @@ def test_an_array_alone_has_no_labels(tmp_path: Path, refuses: Refuses) -> None:
         (np.zeros((60, 784), np.uint8), "has the shape (60, 784), which are no images"),
         (np.zeros((0, 8, 8), np.uint8), "has the shape (0, 8, 8)"),
         (np.zeros((480, 640, 3), np.uint8), "has the shape (480, 640, 3) of one image"),
+        (np.zeros((3, 480, 640), np.uint8), "has the shape (3, 480, 640) of one image"),
         (np.zeros((5, 8, 3, 8), np.uint8), "does not tell which axis holds the channels"),
         (np.zeros((5, 8, 8, 8), np.uint8), "does not tell which axis holds the channels"),
         (np.zeros((5, 8, 8), np.int64), "can be used: it holds int64: convert it to uint8"),

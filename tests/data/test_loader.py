@@ -342,3 +342,15 @@ def test_rows_can_be_picked_in_either_depth(dtype: torch.dtype) -> None:
     images = torch.arange(20).to(dtype).view(20, 1, 1, 1) * 3
     assert pick(images, torch.tensor([4, 0, 19, 4])).flatten().tolist() == [12, 0, 57, 12]
     assert pick(images, torch.tensor([1])).dtype == dtype
+
+
+def test_a_killed_worker_is_an_error_of_one_line(mixed: list[bytes]) -> None:
+    """As the system kills what takes too much memory."""
+    loader = stream(Files(mixed), workers=1)
+    batches = iter(loader)
+    next(batches)
+    for child in active_children():
+        child.kill()
+    with pytest.raises(OwnlatentError, match="--workers") as caught:
+        list(islice(batches, 20))
+    assert "\n" not in str(caught.value)

@@ -125,6 +125,11 @@ def test_what_a_name_means(place: Path, name: str, kind: type, count: int) -> No
         ("https://example.org/images.tar", "names no source: before a colon, valid are hf, photos, torchvision"),
         ("images,nowhere", "there is no folder nowhere"),
         (",", "there is no folder ,"),
+        ("", "the name of the images is empty: give a folder"),
+        ("  ", "the name of the images is empty: give a folder"),
+        ("a" * 300, "cannot be read (File name too long)"),
+        ("a" * 300 + ".tar", "there is no file aaa"),
+        (",".join(f"{number:050}" for number in range(100)), f"there is no folder {0:050}"),
     ],
 )
 def test_what_no_name_means(place: Path, picture: Picture, name: str, words: str, refuses: Refuses) -> None:
@@ -158,6 +163,22 @@ def test_a_folder_with_images_or_folders_is_one_of_images(
     assert type(open_source("shards")) is Folder
     tar(place / "images" / "0.tar", picture(0))
     assert type(open_source("images")) is Folder
+
+
+def test_a_link_to_itself_is_passed_over(place: Path, refuses: Refuses) -> None:
+    (place / "loop").mkdir()
+    (place / "loop" / "self").symlink_to("self")
+    refuses(lambda: open_source("loop"), "no image in loop")
+    (place / "shards" / "self").symlink_to("self")
+    assert type(open_source("shards")) is Shards
+
+
+def test_a_folder_that_may_not_be_read(place: Path, monkeypatch: pytest.MonkeyPatch, refuses: Refuses) -> None:
+    def scandir(path: object) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("os.scandir", scandir)
+    refuses(lambda: open_source("images"), "images cannot be read (Permission denied)")
 
 
 def test_labels_are_wanted_of_every_kind(place: Path, refuses: Refuses) -> None:

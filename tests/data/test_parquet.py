@@ -247,6 +247,21 @@ def test_tables_that_do_not_go_together(tmp_path: Path, images: list[bytes], ref
     refuses(lambda: Parquet([broken], "x"), "none of the 3 images of x can be read")
 
 
+@pytest.mark.parametrize(
+    ("method", "memory", "most"),
+    [("fork", 64 << 30, 8 << 30), ("spawn", 64 << 30, 256 << 20), ("forkserver", 64 << 20, 1 << 20)],
+)
+def test_less_is_read_where_every_process_reads_it(
+    monkeypatch: pytest.MonkeyPatch, method: str, memory: int, most: int
+) -> None:
+    monkeypatch.setattr(tables, "memory", lambda: memory)
+    monkeypatch.setattr(tables.multiprocessing, "get_start_method", lambda allow_none: method)
+    assert tables._most_in_memory() == most
+    monkeypatch.setattr(tables.multiprocessing, "get_start_method", lambda allow_none: None)
+    monkeypatch.setattr(tables.multiprocessing, "get_all_start_methods", lambda: [method])
+    assert tables._most_in_memory() == most
+
+
 @pytest.fixture
 def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "memory", lambda: 8)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ownlatent.data.decode import Unreadable, fit_square
-from ownlatent.data.resident import MixedSizes, Resident, check_unreadable, fits_memory, load_resident
+from ownlatent.data.resident import MixedSizes, Resident, check_unreadable, load_resident
 from ownlatent.data.sources.folder import Folder
 from ownlatent.errors import OwnlatentError
 from ownlatent.types import Sample
@@ -77,15 +77,6 @@ def test_progress_runs_to_the_end(image_folder: Path) -> None:
     assert shares == sorted(shares) and len(shares) == 60 and shares[-1] == 1
 
 
-def test_what_fits_memory(tmp_path: Path, image_folder: Path, write_image: Callable[..., Path]) -> None:
-    source = Folder(image_folder)
-    size = 60 * 3 * 32 * 32
-    assert fits_memory(source, size) and not fits_memory(source, size - 1)
-    write_image(tmp_path / "0.png", height=20)
-    write_image(tmp_path / "1.png", height=21)
-    assert not fits_memory(Folder(tmp_path), 10**9), "images of different sizes do not fit one tensor"
-
-
 def test_a_tensor_of_ones_own() -> None:
     resident = Resident(torch.zeros(5, 1, 8, 8, dtype=torch.uint8), torch.arange(5), list("abcde"))
     assert len(resident) == 5 and resident[3].label == 3 and resident[3].image.shape == (1, 8, 8)
@@ -122,7 +113,6 @@ def test_sixteen_bits_and_any_channels_stay_what_they_are(channels: int) -> None
     assert torch.equal(resident.images, images)
     assert resident.skipped == [("array 2", "nothing there")]
     assert resident.labels is not None and resident.labels.tolist() == [0, 1, 3, 4, 5, 6]
-    assert fits_memory(Arrays(apart), 6 * channels * 9 * 7)
 
 
 def test_the_reason_is_in_the_error_if_nothing_can_be_read() -> None:
@@ -157,3 +147,13 @@ def test_more_unreadable_images_than_are_allowed(skipped: int, most: float) -> N
 def test_a_small_share_is_not_called_none() -> None:
     with pytest.raises(OwnlatentError, match=r"more than 0\.1%"):
         check_unreadable({"a": "broken", "b": "broken"}, 1000, "a folder", 0.001)
+
+
+def test_images_of_another_size_are_noticed_at_once(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    """And not after everything was decoded."""
+    for number in range(200):
+        write_image(tmp_path / f"{number:03d}.png", height=20 + (number == 1), width=20)
+    shares: list[float] = []
+    with pytest.raises(MixedSizes):
+        load_resident(Folder(tmp_path), progress=shares.append)
+    assert len(shares) < 5

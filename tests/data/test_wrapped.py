@@ -103,11 +103,56 @@ def test_numbers_are_named_by_the_data_sets_own_list() -> None:
     for classes, expected in (
         (["cat", "dog", "eel", "fox"], ["cat", "dog", "eel", "fox"]),
         ([("cat", "felis"), ("dog",), ("eel",)], ["cat", "dog", "eel"]),
+        (np.array(["cat", "dog", "eel"]), ["cat", "dog", "eel"]),
+        ({"cat": 0, "dog": 1, "eel": 2}, ["cat", "dog", "eel"]),
+        ([7, 8, 9], ["7", "8", "9"]),
+        (3, ["0", "1", "2"]),
         (["too", "few"], ["0", "1", "2"]),
         (None, ["0", "1", "2"]),
     ):
         data.classes = classes
         assert open_source(data, labelled=True).classes == expected
+
+
+def test_a_data_set_may_have_a_title() -> None:
+    data = Own(picture_and_label)
+    data.title = "Twelve images"
+    assert open_source(data)[3].name == "Own[3]"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda array: array,
+        lambda array: array[..., 0],
+        Image.fromarray,
+        lambda array: torch.from_numpy(array).permute(2, 0, 1),
+    ],
+)
+def test_a_list_of_images_is_a_data_set(make: Callable, refuses: Refuses) -> None:
+    source = open_source([make(array) for array in ARRAYS])
+    assert isinstance(source, Wrapped) and len(source) == 12 and source.title(3) == "list[3]"
+    assert source[3].image.shape[1:] == (6, 8) and int(source[3].image[0, 2, 4]) == ARRAYS[3, 2, 4, 0]
+    refuses(lambda: open_source([make(array) for array in ARRAYS], labelled=True), "list has no labels")
+
+
+def test_floats_have_a_full_scale() -> None:
+    values = np.random.default_rng(1).random((12, 6, 8, 3)).astype(np.float32)
+    deep = (values * 4095).astype(np.uint16)
+    floats = (values, torch.from_numpy(values), [Image.fromarray(value[..., 0]) for value in values], list(values))
+    for data in floats:
+        assert getattr(open_source(data), "full_scale") == 65535  # noqa: B009
+    for data in (deep, list(deep), ARRAYS, list(ARRAYS), list(ARRAYS / 255)):
+        assert getattr(open_source(data), "full_scale") is None  # noqa: B009
+    for parts, scale in (
+        ([values, values], 65535),
+        ([values, ARRAYS], 65535),
+        ([values, deep], None),
+        ([deep, ARRAYS], None),
+        ([ARRAYS, ARRAYS], None),
+    ):
+        joined = open_source(parts)
+        assert isinstance(joined, Joined) and joined.full_scale == scale
 
 
 def test_torchvisions_data_sets_tell_labels_without_reading_images(class_folder: Path) -> None:

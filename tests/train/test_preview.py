@@ -1,5 +1,7 @@
 """`ownlatent preview` and `ownlatent prepare` as a user runs them."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -90,3 +92,48 @@ def test_what_was_prepared_can_be_trained_on(image_folder: Path, tmp_path: Path,
     prepare(image_folder, tmp_path / "small", max_side=24)
     run = pretrain(tmp_path / "small", epochs=1, batch_size=16, backbone="resnet10_w16", **{"method.hidden": 32})
     assert run.results["finished"] and run.recipe.data == str(tmp_path / "small")
+
+
+def test_nothing_is_written_among_the_images(image_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(image_folder)
+    before = sorted(image_folder.iterdir())
+    with pytest.raises(OwnlatentError, match="among the images"):
+        preview(".")
+    with pytest.raises(OwnlatentError, match="among the images"):
+        prepare(".", "small")
+    assert sorted(image_folder.iterdir()) == before
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(image_folder: Path, tmp_path: Path):
+    """`ownlatent preview DATA | head -1`"""
+    command = f"{sys.executable} -m ownlatent preview {image_folder} --out {tmp_path / 'views.png'} | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert done.stdout.startswith("data ") and not done.stderr
+
+
+def test_an_application_is_told_the_news_and_not_the_details(
+    tmp_path: Path, image_folder: Path, caplog: pytest.LogCaptureFixture
+):
+    import shutil
+
+    from ownlatent import pretrain
+
+    caplog.set_level("INFO")
+    shutil.copytree(image_folder, tmp_path / "images")
+    (tmp_path / "images" / "broken.png").write_bytes(b"")
+    pretrain(tmp_path / "images", out=tmp_path / "run", epochs=1, batch_size=16, backbone="resnet10_w16")
+    assert "skipped 1 of 61 files" in caplog.text and "broken.png" not in caplog.text
+    assert "broken.png" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_names_with_commas_and_long_lists_of_folders(image_folder: Path, tmp_path: Path, class_folder: Path):
+    import shutil
+
+    from ownlatent import pretrain
+
+    shutil.copytree(image_folder, tmp_path / "one,two")
+    names = [tmp_path / "one,two", *[class_folder] * 60]  # longer than a file's name may be
+    run = pretrain(names, out=tmp_path / "run", epochs=0.01, batch_size=16, backbone="resnet10_w16")
+    assert run.results["finished"]
+    run = pretrain(names[1:], out=tmp_path / "other", epochs=0.01, batch_size=16, backbone="resnet10_w16")
+    assert run.recipe.data.count(",") == 59

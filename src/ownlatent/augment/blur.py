@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ownlatent.augment.device import moved
+
 
 class Blur(NamedTuple):
     """chosen: (n,) bool, which images are blurred. sigma: (n,) in pixels."""
@@ -30,8 +32,8 @@ def apply_blur(x: Tensor, blur: Blur, kernel_size: int) -> Tensor:
     n, (channels, height, width) = len(rows), x.shape[1:]
     radius = min(kernel_size // 2, height - 1, width - 1)
     offset = torch.arange(-radius, radius + 1, device=x.device)
-    sigma = blur.sigma[rows].to(x.device, non_blocking=True).unsqueeze(1)
-    rows = rows.to(x.device, non_blocking=True)
+    sigma = moved(blur.sigma[rows], x.device).unsqueeze(1)
+    rows = moved(rows, x.device)
     kernel = torch.exp(-0.5 * (offset / sigma) ** 2)
     # Weights below float32's resolution only cost time: as denormals they slow a convolution tenfold.
     kernel = torch.where(kernel < 1e-7, 0.0, kernel)

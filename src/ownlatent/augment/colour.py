@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ownlatent.augment.device import moved
+
 LUMA = (0.2989, 0.5870, 0.1140)  # ITU-R 601, as in BYOL (table 6) and torchvision
 
 
@@ -57,8 +59,8 @@ def apply_jitter(x: Tensor, jitter: Jitter) -> Tensor:
             factor = jitter.factors[:, number]
             rows = ((jitter.order[:, position] == number) & (factor != neutral[number])).nonzero().squeeze(1)
             if len(rows):
-                factor = factor[rows].to(x.device, non_blocking=True).view(-1, 1, 1, 1)
-                rows = rows.to(x.device, non_blocking=True)
+                factor = moved(factor[rows], x.device).view(-1, 1, 1, 1)
+                rows = moved(rows, x.device)
                 x[rows] = operation(x[rows], factor)
     return x
 
@@ -70,7 +72,7 @@ def sample_grayscale(n: int, generator: torch.Generator, p: float = 0.2) -> Tens
 
 def apply_grayscale(x: Tensor, chosen: Tensor) -> Tensor:
     """Replace the chosen images of (B, C, H, W) by their luma (of other than 3 channels the mean) in all channels."""
-    rows = chosen.nonzero().squeeze(1).to(x.device, non_blocking=True)
+    rows = moved(chosen.nonzero().squeeze(1), x.device)
     if x.shape[1] == 1 or not len(rows):
         return x
     return x.index_copy(0, rows, luma(x[rows]).expand(-1, x.shape[1], -1, -1))
@@ -83,7 +85,7 @@ def sample_solarize(n: int, generator: torch.Generator, p: float = 0.2) -> Tenso
 
 def apply_solarize(x: Tensor, chosen: Tensor, threshold: float = 0.5) -> Tensor:
     """Invert, in the chosen images in [0, 1], every value at or above the threshold (BYOL, app. B)."""
-    rows = chosen.nonzero().squeeze(1).to(x.device, non_blocking=True)
+    rows = moved(chosen.nonzero().squeeze(1), x.device)
     if not len(rows):
         return x
     picked = x[rows]
@@ -121,7 +123,7 @@ def _hue(x: Tensor, turns: Tensor) -> Tensor:
     sixth = torch.where(value == r, (g - b) / safe, torch.where(value == g, (b - r) / safe + 2, (r - g) / safe + 4))
     sixth = sixth + 6 * turns.squeeze(1)
     # Channel n of HSV to RGB: value - chroma * clamp(min(k, 4 - k), 0, 1) with k = (n + sixth) mod 6.
-    offset = torch.tensor([5.0, 3.0, 1.0], device=x.device).view(1, 3, 1, 1)
+    offset = (5.0 - 2.0 * torch.arange(3, device=x.device)).view(1, 3, 1, 1)
     k = (sixth.unsqueeze(1) + offset).remainder_(6)
     share = torch.minimum(k, 4 - k).clamp_(0, 1)
     return torch.addcmul(value.unsqueeze(1), chroma.unsqueeze(1), share, value=-1)

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ownlatent.augment.device import moved
+
 _ATTEMPTS = 10  # torchvision's number of tries before it falls back to a central crop
 Box = tuple[float, float, float, float]
 """Top, left, height and width in pixels."""
@@ -78,7 +80,7 @@ def apply_crop(x: Tensor, boxes: Tensor, size: int) -> Tensor:
     of any range are not. The value of a constant image is kept.
     """
     height, width = x.shape[-2:]
-    boxes = boxes.to(x.device, non_blocking=True)
+    boxes = moved(boxes, x.device)
     rows = resize_weights(boxes[:, 0], boxes[:, 2], height, size)
     columns = resize_weights(boxes[:, 1], boxes[:, 3], width, size)
     resized = rows.unsqueeze(1) @ x.float() @ columns.unsqueeze(1).transpose(-1, -2)
@@ -125,4 +127,4 @@ def sample_flip(n: int, generator: torch.Generator, p: float = 0.5) -> Tensor:
 
 def apply_flip(x: Tensor, flip: Tensor) -> Tensor:
     """Mirror the chosen images of (B, C, H, W) left to right."""
-    return torch.where(flip.to(x.device, non_blocking=True).view(-1, 1, 1, 1), x.flip(-1), x)
+    return torch.where(moved(flip, x.device).view(-1, 1, 1, 1), x.flip(-1), x)

@@ -1,6 +1,7 @@
 """Per-channel normalisation."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -11,6 +12,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 def normalize(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """(x - mean) / std per channel, for x (B, C, H, W) in [0, 1]."""
-    m = torch.tensor(mean, device=x.device, dtype=x.dtype).view(-1, 1, 1)
-    s = torch.tensor(std, device=x.device, dtype=x.dtype).view(-1, 1, 1)
-    return (x - m) / s
+    return (x - _per_channel(tuple(mean), x.device, x.dtype)) / _per_channel(tuple(std), x.device, x.dtype)
+
+
+@cache  # a new tensor for each batch would have an accelerator wait for the processor
+def _per_channel(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    return torch.tensor(values, device=device, dtype=dtype).view(-1, 1, 1)

@@ -21,6 +21,7 @@ from ownlatent.augment.colour import (
     sample_solarize,
 )
 from ownlatent.augment.crop import Crop, apply_crop, apply_flip, boxes_of, sample_crop, sample_flip
+from ownlatent.augment.device import moved
 from ownlatent.augment.normalize import normalize
 from ownlatent.augment.recipes import View
 from ownlatent.types import Views
@@ -132,7 +133,7 @@ def _pool(threads: int, process: int) -> ThreadPoolExecutor:
 
 def pick(images: Tensor, rows: Tensor) -> Tensor:
     """Some of the images (N, ...); torch can index uint16 only as the int16 of the same bits."""
-    rows = rows.to(images.device, non_blocking=True)
+    rows = moved(rows, images.device)
     if images.dtype == torch.uint16:
         return images.view(torch.int16)[rows].view(torch.uint16)
     return images[rows]

@@ -29,11 +29,16 @@ class Encoder(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
 
+    @property
+    def full_scale(self) -> float:
+        """The value of uint16 images that counts as 1."""
+        return self.peak if self.peak > 255 else 65535.0
+
     def forward(self, images: Tensor) -> Tensor:
         x = images
         if images.dtype == torch.uint8:
             x = images.float() / 255
         elif images.dtype == torch.uint16:
-            x = (images.float() / (self.peak if self.peak > 255 else 65535)).clamp(max=1)
+            x = (images.float() / self.full_scale).clamp(max=1)
         x = ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         return self.backbone(x)

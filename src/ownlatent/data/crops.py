@@ -34,8 +34,9 @@ class Crops(Dataset):
         skipped: dict[str, str] = {}
         crops: list[np.ndarray] = []
         try:
-            for first in range(0, len(indices), _PIECE):
-                rows = slice(first, first + _PIECE)
+            piece = _PIECE if isinstance(self.source, EncodedSource) else 1  # decoded images are large
+            for first in range(0, len(indices), piece):
+                rows = slice(first, first + piece)
                 images = self._images(indices[rows], [draw.rows(rows) for draw in draws], skipped)
                 for place, (image, boxes) in enumerate(images, first):
                     if not crops:

@@ -54,12 +54,14 @@ def number_labels(
 
 
 def _as_numbers(values: Sequence[Label]) -> list[Label]:
-    """True and False as 1 and 0, and text as whole numbers if all of it is."""
+    """True and False as 1 and 0, and text as whole numbers if all of it is, written as Python writes them."""
     plain = [int(value) if isinstance(value, int) else value for value in values]
     try:
-        return [None if value is None else int(value) for value in plain]
+        numbers: list[Label] = [None if value is None else int(value) for value in plain]
     except ValueError:
         return list(plain)
+    # "1" and "01" are two classes.
+    return numbers if all(map(str.__eq__, map(str, numbers), map(str, plain))) else list(plain)
 
 
 def read_classes(folder: Path) -> list[str] | None:

@@ -119,7 +119,7 @@ class StreamingLoader:
         try:
             while True:
                 began = perf_counter()
-                crops, number, skipped = next(iterator)
+                crops, number, skipped = _next(iterator)
                 self.waited += perf_counter() - began
                 for title, reason in skipped.items():
                     if title not in self.skipped:
@@ -133,6 +133,18 @@ class StreamingLoader:
                 yield {"crops": crops, "number": number}
         finally:
             del iterator  # ends the workers now, and not when a traceback is let go
+
+
+def _next(iterator: Iterator) -> tuple[list[Tensor] | None, int, dict[str, str]]:
+    try:
+        return next(iterator)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise OwnlatentError(
+            "the system ended a worker process, mostly for want of memory or of room in /dev/shm: lower --workers or "
+            "--batch-size (in Docker raise --shm-size); --resume goes on from the last checkpoint"
+        ) from error
 
 
 class _Numbered(Sampler[tuple[int, list[int], int]]):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 
 from ownlatent.data.decode import EXTENSIONS, Format, Unreadable, fit_square
@@ -42,6 +43,8 @@ def open_source(name: Any, *, labelled: bool = False, download: bool = False, ro
     if isinstance(name, (str, Path)):
         return _by_name(os.fspath(name), labelled, download, root)
     if isinstance(name, (list, tuple)):
+        if name and all(map(_is_one_image, name)):
+            return Wrapped(list(name), labelled=labelled)
         return _joined(list(name), labelled, download, root)
     if isinstance(name, (np.ndarray, Tensor)):
         if labelled:
@@ -58,7 +61,7 @@ def open_source(name: Any, *, labelled: bool = False, download: bool = False, ro
             f"a {type(name).__name__} is no source of images: give "
             + ("its data set" if hasattr(name, "dataset") else "a path, an array, or what has __len__ and __getitem__")
         )
-    if hasattr(name, "title"):
+    if callable(getattr(name, "title", None)) and hasattr(name, "name") and hasattr(name, "classes"):
         return name
     return Wrapped(name, labelled=labelled)
 
@@ -87,6 +90,10 @@ def _with_channels(image: Tensor, channels: int) -> Tensor:
         ) from None
 
 
+def _is_one_image(value: Any) -> bool:
+    return isinstance(value, Image.Image) or (isinstance(value, (np.ndarray, Tensor)) and value.ndim <= 3)
+
+
 def _joined(data: Sequence[Any], labelled: bool, download: bool, root: str | Path | None) -> Source:
     if not data:
         raise OwnlatentError("the list of sources is empty: give at least one")
@@ -94,6 +101,8 @@ def _joined(data: Sequence[Any], labelled: bool, download: bool, root: str | Pat
 
 
 def _by_name(name: str, labelled: bool, download: bool, root: str | Path | None) -> Source:
+    if not name.strip():
+        raise OwnlatentError("the name of the images is empty: give a folder, a file or the name of a data set")
     name = os.path.expanduser(name)  # within quotes the shell has not done it
     prefix, colon, rest = name.partition(":")
     if "," in name and not os.path.exists(name) and len(several := split(name)) > 1:
@@ -121,14 +130,14 @@ def _by_name(name: str, labelled: bool, download: bool, root: str | Path | None)
 def _one(path: Path, labelled: bool) -> Source:
     """A source from one path, which may be a folder of any kind."""
     kind = _kind(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # Path.is_dir raises for a name that is too long
         from ownlatent.data.index.tables import saved_tables
 
         if saved := saved_tables(path):
             return _tables(saved, str(path), labelled)
         found = _tables_or_shards(path)
         return _several(found, str(path), labelled) if found else Folder(path, labelled=labelled)
-    if kind and not path.exists():
+    if kind and not os.path.exists(path):
         raise OwnlatentError(f"there is no file {path}: give the path of one, or of a folder of images")
     if kind:
         return _several([path], str(path), labelled)
@@ -137,7 +146,7 @@ def _one(path: Path, labelled: bool) -> Source:
 
 def _several(paths: Sequence[Path], name: str, labelled: bool) -> Source:
     """A source from files of one kind, or from folders. Raises OwnlatentError if they are anything else."""
-    kinds = {"folder" if path.is_dir() else _kind(path) for path in paths}
+    kinds = {"folder" if os.path.isdir(path) else _kind(path) for path in paths}
     if kinds == {"shards"}:
         from ownlatent.data.sources.shards import Shards
 
@@ -171,18 +180,23 @@ def _kind(path: Path) -> str | None:
 def _tables_or_shards(folder: Path) -> list[Path]:
     """The tar or the Parquet files of a folder that holds no images and no folders; else nothing.
 
+    Nothing too for a folder that cannot be read: Folder says so.
+
     Raises OwnlatentError if they are several parts of a data set: test images must not be trained on
     by accident.
     """
     found = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir() or os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
-                return []
-            if _kind(Path(entry.name)) in ("shards", "parquet"):
-                found.append(Path(entry.path))
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if os.path.splitext(entry.name)[1].lower() in EXTENSIONS or os.path.isdir(entry.path):
+                    return []
+                if _kind(Path(entry.name)) in ("shards", "parquet"):
+                    found.append(Path(entry.path))
+    except OSError:
+        return []
     parts = {match[1].lower() if (match := _PART.match(path.name)) else "" for path in found}
     if len(parts) > 1:
         some = ", ".join(sorted(part or "others" for part in parts))

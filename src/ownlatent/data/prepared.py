@@ -4,10 +4,9 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -20,6 +19,7 @@ from ownlatent.augment.recipes import RECIPES
 from ownlatent.data.crops import Crops
 from ownlatent.data.decode import EXTENSIONS, Unreadable, decode, resize, size_of
 from ownlatent.data.opening import open_source
+from ownlatent.data.resident import ahead
 from ownlatent.data.source import EncodedSource, Source
 from ownlatent.errors import OwnlatentError
 from ownlatent.machine import cores
@@ -157,7 +157,7 @@ def _write(source: Source, out: Path, max_side: int, progress: Callable[[float],
     images = shrunk = before = after = 0
     digits = max(8, len(str(len(source))))
     with ThreadPoolExecutor(cores()) as pool:
-        for index, file in enumerate(_ahead(pool, lambda i: _shrunk(source, i, max_side), len(source))):
+        for index, file in enumerate(ahead(pool, lambda i: _shrunk(source, i, max_side), len(source))):
             if isinstance(file, str):
                 skipped[source.title(index)] = file
                 continue
@@ -173,15 +173,6 @@ def _write(source: Source, out: Path, max_side: int, progress: Callable[[float],
     shards.close()
     counts = {"images": images, "shrunk": shrunk, "shards": shards.count}
     return {**counts, "bytes_before": before, "bytes_after": after, "skipped": skipped}
-
-
-def _ahead(pool: ThreadPoolExecutor, work: Callable[[int], "_File | str"], count: int) -> Iterator["_File | str"]:
-    """Results in order, with only a few finished ones waiting: a million pictures must not pile up in memory."""
-    indices = iter(range(count))
-    waiting = [pool.submit(work, index) for index in islice(indices, 4 * cores())]
-    while waiting:
-        yield waiting.pop(0).result()
-        waiting.extend(pool.submit(work, index) for index in islice(indices, 1))
 
 
 def _shrunk(source: Source, index: int, max_side: int) -> "_File | str":

@@ -1,7 +1,10 @@
 """A small data set as one uint8 tensor: no worker, no decoding, no waiting."""
 
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,7 +15,7 @@ from ownlatent.errors import OwnlatentError
 from ownlatent.machine import cores
 from ownlatent.types import Sample
 
-_PROBED = 64
+Result = TypeVar("Result")
 
 
 class Resident:
@@ -42,19 +45,6 @@ class Resident:
         return f"{self.name}[{index}]"
 
 
-def fits_memory(source: Source, limit: int) -> bool:
-    """Whether the images, as far as a sample tells, have one size and take at most `limit` bytes."""
-    shapes = set()
-    for index in range(0, len(source), max(1, len(source) // _PROBED)):
-        try:
-            shapes.add(source[index].image.shape)
-        except Unreadable:
-            continue
-        if len(shapes) > 1:
-            return False
-    return len(shapes) == 1 and shapes.pop().numel() * len(source) <= limit
-
-
 def load_resident(
     source: Source,
     transform: Callable[[Tensor], Tensor] | None = None,
@@ -64,9 +54,10 @@ def load_resident(
 
     transform brings an image to the common size, where they differ (uint8 (C, H, W) to the same).
     progress is called with the share that is done. Raises OwnlatentError if nothing can be read,
-    and MixedSizes if the images do not fit one tensor.
+    and MixedSizes at the first image that does not fit one tensor with the others.
     """
-    samples: list[Sample] = []
+    images: Tensor | None = None
+    labels: list[int | None] = []
     skipped: list[tuple[str, str]] = []
 
     def fetch(index: int) -> Sample | str:
@@ -77,22 +68,31 @@ def load_resident(
         return sample if transform is None else sample._replace(image=transform(sample.image))
 
     with ThreadPoolExecutor(cores()) as pool:
-        for index, result in enumerate(pool.map(fetch, range(len(source)))):
-            if isinstance(result, Sample):
-                samples.append(result)
-            else:
+        for index, result in enumerate(ahead(pool, fetch, len(source))):
+            if isinstance(result, str):
                 skipped.append((source.title(index), result))
+            else:
+                if images is None:  # room for all; what no image is written to takes no memory
+                    images = torch.empty((len(source), *result.image.shape), dtype=result.image.dtype)
+                if result.image.shape != images.shape[1:]:
+                    raise MixedSizes(f"the images of {source.name} differ in size")
+                images[len(labels)] = result.image
+                labels.append(result.label)
             if progress:
                 progress((index + 1) / len(source))
-    if not samples:
+    if images is None:
         raise OwnlatentError(f"none of the {len(source)} images of {source.name} can be read: {skipped[0][1]}")
-    if len({sample.image.shape for sample in samples}) > 1:
-        raise MixedSizes(f"the images of {source.name} differ in size")
-    labels = None
-    if source.classes is not None:
-        labels = torch.tensor([sample.label for sample in samples])
-    images = torch.stack([sample.image for sample in samples])
-    return Resident(images, labels, source.classes, skipped, source.name)
+    known = None if source.classes is None else torch.tensor(labels)
+    return Resident(images[: len(labels)], known, source.classes, skipped, source.name)
+
+
+def ahead(pool: Executor, work: Callable[[int], Result], count: int) -> Iterator[Result]:
+    """work(0), work(1), ... in order, a few of them done in advance: a million results must not pile up in memory."""
+    indices = iter(range(count))
+    waiting = deque(pool.submit(work, index) for index in islice(indices, 4 * cores()))
+    while waiting:
+        yield waiting.popleft().result()
+        waiting.extend(pool.submit(work, index) for index in islice(indices, 1))
 
 
 class MixedSizes(Exception):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,7 +38,9 @@ class Survey:
 def survey(source: Source) -> Survey:
     """Look at images spread over the source. Raises OwnlatentError if none of them can be read."""
     shapes, pixels, largest, skipped, looked, count = [], [], 0, {}, 0, 0
-    for index in range(0, len(source), max(1, len(source) // _SAMPLED)):
+    indices = np.arange(0, len(source), -(-len(source) // _SAMPLED))
+    # In a random order: what is looked at before there are bytes enough is still spread over the whole source.
+    for index in np.random.default_rng(0).permutation(indices).tolist():
         count += 1
         try:
             image = source[index].image
@@ -56,8 +59,11 @@ def survey(source: Source) -> Survey:
             f"no image of a sample of {source.name} can be read ({next(iter(skipped.values()))}): "
             "check that the files are complete"
         )
-    # Cameras of 12 or 14 bits store their values in 16: the smallest range that holds the sample is full scale.
-    peak = 255.0 if pixels[0].dtype == torch.uint8 else float(2 ** max(8, largest.bit_length()) - 1)
+    peak = 255.0
+    if pixels[0].dtype == torch.uint16:
+        # Cameras of 12 or 14 bits store their values in 16: the smallest range that holds the sample is full scale,
+        # unless the source knows better, because it made its whole numbers from fractions. Never 255: that is 8 bits'.
+        peak = getattr(source, "full_scale", None) or float(2 ** max(9, largest.bit_length()) - 1)
     mean, std = _statistics(pixels, peak)
     return Survey(
         channels=shapes[0][0],

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from ownlatent.backbones.encoder import Encoder
@@ -46,11 +47,12 @@ def against_baselines(
     calibrate_batchnorm(untrained, calibration)
     randoms.append(measure("random", "BatchNorm calibrated on the training images", embedded(untrained)))
     mean, std = trained.mean.cpu(), trained.std.cpu()
-    centre = (train.images.float() / 255).mean(0)
+    peak = 255.0 if train.images.dtype == torch.uint8 else trained.full_scale
+    centre = (train.images.float() / peak).mean(0)
     pixels = [
-        measure("pixels", "as they are", pixel_features),
-        measure("pixels", "normalised as for the encoder", lambda images: pixel_features(images, mean, std)),
-        measure("pixels", "mean image subtracted", lambda images: pixel_features(images, centre)),
+        measure("pixels", "as they are", lambda images: pixel_features(images, peak=peak)),
+        measure("pixels", "normalised as for the encoder", lambda images: pixel_features(images, mean, std, peak)),
+        measure("pixels", "mean image subtracted", lambda images: pixel_features(images, centre, peak=peak)),
     ]
     for variants in (randoms, pixels):
         entries.append(max(variants, key=lambda entry: entry["top1"]))

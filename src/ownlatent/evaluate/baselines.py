@@ -6,9 +6,11 @@ from torch import Tensor, nn
 from ownlatent.backbones.mode import evaluating
 
 
-def pixel_features(images: Tensor, mean: Tensor | float = 0.0, std: Tensor | float = 1.0) -> Tensor:
-    """Pixels as features (N, C * H * W) of uint8 images: (x / 255 - mean) / std, by channel or by pixel."""
-    return ((images.float() / 255 - mean) / std).flatten(1)
+def pixel_features(
+    images: Tensor, mean: Tensor | float = 0.0, std: Tensor | float = 1.0, peak: float = 255.0
+) -> Tensor:
+    """Pixels as features (N, C * H * W) of whole-number images: (x / peak - mean) / std, by channel or by pixel."""
+    return ((images.float() / peak - mean) / std).flatten(1)
 
 
 @torch.no_grad()

@@ -25,5 +25,5 @@ def embed(
     device = torch.device(device)
     mode = evaluating(encoder) if isinstance(encoder, nn.Module) else nullcontext()
     with mode, torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
-        parts = [encoder(batch.to(device, non_blocking=True)).float().cpu() for batch in images.split(batch_size)]
+        parts = [encoder(batch.to(device)).float().cpu() for batch in images.split(batch_size)]
     return torch.cat(parts)

@@ -43,6 +43,7 @@ class Job:
     views: MultiView
     encoder: Encoder
     untrained: Encoder
+    one_size: bool
     changes: list[str]
     """What the views leave out or replace because of the images' channels."""
     budget: Budget
@@ -111,6 +112,7 @@ def prepare(
         views=MultiView(recipe.views, size, seen.mean, seen.std, seen.peak),
         encoder=encoder,
         untrained=deepcopy(encoder),
+        one_size=seen.bytes is not None,
         changes=changes,
         budget=Budget(
             steps=None if recipe.epochs is None else max(1, round(recipe.epochs * steps_per_epoch)),
@@ -158,7 +160,7 @@ def _steps_per_epoch(recipe: Recipe, num_images: int) -> float:
 def _say(job: Job, why: str) -> None:
     """Print what was found and chosen."""
     backbone, recipe = job.method.backbone, job.recipe
-    place = "streamed from disk"
+    place = "streamed from disk" if job.one_size else "of several sizes, streamed from disk"
     if isinstance(job.data, Resident):
         height, width = job.data.images.shape[2:]
         place = f"{width}x{height} px, in memory ({job.data.images.nbytes / 2**20:.0f} MiB)"
@@ -193,6 +195,11 @@ def calibration_images(job: Job) -> Tensor:
 def _load(source: Source, recipe: Recipe, seen: Survey) -> Resident | Source:
     """All images in memory where they have one size and take at most a quarter of it, unless asked otherwise."""
     wanted = recipe.loading
+    if wanted == "resident" and seen.bytes is not None and seen.bytes > 0.8 * memory():
+        raise OwnlatentError(
+            f"the images take {seen.bytes / 2**30:.0f} GiB and the machine has {memory() / 2**30:.0f}: "
+            "use --loading streaming"
+        )
     if wanted == "streaming" or (wanted == "auto" and (seen.bytes is None or seen.bytes > memory() // 4)):
         return source
     try:

@@ -105,6 +105,7 @@ def check_page(data: bytes, page: "TiffPage | TiffFrame", key: "TiffPage") -> No
     for at, length in zip(page.dataoffsets, page.databytecounts, strict=False):
         if at + length > len(data):
             raise EOFError
-        block = _BELIEVING[compression](data[at : at + length])
-        if block.height * block.width > 4 * size:
-            raise ValueError
+        if length:  # else the block is left out, and empty
+            block = _BELIEVING[compression](data[at : at + length])
+            if block.height * block.width > 4 * size:
+                raise ValueError

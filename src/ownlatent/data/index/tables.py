@@ -2,6 +2,7 @@
 
 import json
 import logging
+import multiprocessing
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from ownlatent.machine import memory
 
 log = logging.getLogger("ownlatent")
 
+_MOST_EACH = 256 << 20  # bytes of images that each worker process may read for itself
 _LAYOUT = 1  # of the copies in the cache folder; grows with every change
 
 
@@ -78,14 +80,14 @@ def as_values(array: Any, what: str) -> list[int | str | None]:
 def mappable_copy(paths: Sequence[Path], column: str, name: str) -> Path | None:
     """Where a copy of a column of images lies that can be mapped, made if need be; None if it fits in memory.
 
-    What fits is an eighth of the memory. name: of the source, for messages. Raises OwnlatentError.
+    name: of the source, for messages. Raises OwnlatentError.
     """
     size = sum(_size(path, column) for path in paths if path.suffix != ".arrow")
-    if size <= memory() // 8:
+    if size <= _most_in_memory():
         return None
     folder = cache_folder()
     if folder is None:
-        raise OwnlatentError(f"{name} does not fit an eighth of the memory: set OWNLATENT_CACHE to a folder for a copy")
+        raise OwnlatentError(f"{name} is too large for the memory: set OWNLATENT_CACHE to a folder for a copy")
     copy = folder / "tables" / f"{key_of([str(path) for path in paths], column, _LAYOUT)}.arrow"
     pa = _pyarrow()
     try:
@@ -101,10 +103,17 @@ def mappable_copy(paths: Sequence[Path], column: str, name: str) -> Path | None:
         _write_copy(copy, paths, column)
     except OSError as error:
         raise OwnlatentError(
-            f"{name} does not fit an eighth of the memory and cannot be copied to {copy.parent} "
+            f"{name} is too large for the memory and cannot be copied to {copy.parent} "
             f"({brief(error)}): set OWNLATENT_CACHE to a folder with {size / 1e9:.1f} GB"
         ) from error
     return copy
+
+
+def _most_in_memory() -> int:
+    """Bytes of images that may be read: forked worker processes share them, all others read them anew."""
+    # Asked with allow_none, because without it the answer would be fixed for the whole program.
+    method = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
+    return memory() // 8 if method == "fork" else min(memory() // 64, _MOST_EACH)
 
 
 def _write_copy(copy: Path, paths: Sequence[Path], column: str) -> None:

@@ -30,7 +30,8 @@ class Arrays:
 
     array: (N, H, W), (N, C, H, W) or (N, H, W, C), uint8, uint16 or floats from 0 to 1, which become uint16
     one image at a time, or uint8 where they are 8-bit images divided by 255. labels: (N,) whole numbers or
-    words. names: what the numbers mean.
+    words. names: what the numbers mean. full_scale: the value that stands for 1 in floats kept as uint16,
+    else None.
 
     Raises OwnlatentError if these are not images, or if a label is missing.
     """
@@ -46,6 +47,7 @@ class Arrays:
         if labels is not None:
             self._labels, self.classes = number_labels(_checked(labels, len(self), name), names, name, _REMEDY)
         self.format = format_of_images(self._image, len(self), name)
+        self.full_scale = 65535.0 if self.format.depth == 16 and self._array.dtype.kind == "f" else None
 
     def __len__(self) -> int:
         return len(self._array)
@@ -163,8 +165,9 @@ def _channels_on(shape: tuple[int, ...], name: str) -> int:
             f"{name} has the shape {shape}, which are no images: give (N, H, W), (N, C, H, W) or (N, H, W, C)"
         )
     if len(shape) == 3:
-        if shape[2] in (1, 3, 4) and min(shape[:2]) > 4:
-            raise OwnlatentError(f"{name} has the shape {shape} of one image: give many of them, (N, H, W, C)")
+        for channels, *sides in ((shape[2], *shape[:2]), shape):
+            if channels in (1, 3, 4) and min(sides) > 4:
+                raise OwnlatentError(f"{name} has the shape {shape} of one image: give many of them, (N, H, W, C)")
         return 0
     axis = channel_axis(shape[1:])
     if axis is None:

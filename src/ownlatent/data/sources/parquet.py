@@ -22,8 +22,8 @@ class Parquet(EncodedSource):
     """The image files in a column of one or more tables, in the order of the tables and of their rows.
 
     The column holds the bytes of image files, or a struct with such `bytes` and perhaps a `path`, as
-    Hugging Face stores images. Up to an eighth of the memory it is read; above that it is copied once
-    to an Arrow file in the cache folder, which is mapped. .arrow files are mapped as they are.
+    Hugging Face stores images. What is small is read into memory; what is larger is copied once to an
+    Arrow file in the cache folder, which is mapped. .arrow files are mapped as they are.
 
     labelled: the labels are in the column `label`, or in the only one that says that it holds classes.
     Names of classes come from the table's own description or from a classes.txt beside it.

@@ -28,6 +28,7 @@ class Wrapped:
 
     labelled: the label is the tuple's second entry, or the dictionary's `label`. All items are read for
     them once, unless it is one of torchvision's that holds them apart. Numbers are named by `classes`.
+    full_scale: the value that stands for 1 in floats kept as uint16, else None.
 
     Raises OwnlatentError if no item holds an image or, if asked for, a label is missing.
     """
@@ -43,11 +44,20 @@ class Wrapped:
             raise OwnlatentError(f"{self.name} is empty: give a data set that holds images")
         if labelled:
             labels = _known_labels(data) or [self._label_of(index) for index in range(len(data))]
-            names = [each if isinstance(each, str) else str(each[0]) for each in getattr(data, "classes", None) or ()]
+            names = _class_names(data)
             named = all(isinstance(label, int) and label < len(names) for label in labels)
             remedy = "its items must be tuples (image, label) or dictionaries with `image` and `label`"
             self._labels, self.classes = number_labels(labels, names if named else None, self.name, remedy)
-        self.format = format_of_images(lambda index: to_image(_image_in(self._item(index))), len(data), self.name)
+        floats = set()
+
+        def fetch(index: int) -> Tensor:
+            value = _image_in(self._item(index))
+            image = to_image(value)
+            floats.add(_holds_floats(value))
+            return image
+
+        self.format = format_of_images(fetch, len(data), self.name)
+        self.full_scale = 65535.0 if self.format.depth == 16 and True in floats else None
 
     def __len__(self) -> int:
         return len(self._data)
@@ -87,6 +97,22 @@ def _image_in(item: Any) -> Any:
             raise Unreadable(f"an item has {', '.join(map(str, item))} and no `image`")
         return found
     return item[0] if isinstance(item, (tuple, list)) and item else item
+
+
+def _holds_floats(image: Any) -> bool:
+    if isinstance(image, Tensor):
+        return image.is_floating_point()
+    return getattr(image, "mode", "") == "F" or getattr(getattr(image, "dtype", None), "kind", "") == "f"
+
+
+def _class_names(data: Any) -> list[str]:
+    """What a data set says that its numbers mean; nothing where its `classes` are no list of names."""
+    classes = getattr(data, "classes", None)
+    if isinstance(classes, np.ndarray):
+        classes = classes.tolist()
+    if not isinstance(classes, (list, tuple, Mapping)):
+        return []
+    return [str(each[0]) if isinstance(each, (tuple, list)) and each else str(each) for each in classes]
 
 
 def _label_in(item: Any) -> Label:
@@ -130,8 +156,9 @@ def join(sources: Sequence[Source]) -> Source:
 class Joined:
     """Several sources one after the other, all of them with labels of the same classes or all without.
 
-    Gray images among coloured ones become colour, as they do within a folder. Raises OwnlatentError
-    where the images or the classes do not go together.
+    Gray images among coloured ones become colour, as they do within a folder. full_scale is that of
+    the sources of 16 bits where it is one. Raises OwnlatentError where the images or the classes do not
+    go together.
     """
 
     def __init__(self, sources: Sequence[Source]):
@@ -146,7 +173,12 @@ class Joined:
                     "or leave out the labels"
                 )
         self.classes: Sequence[str] | None = classes[0]
-        self.format = merged({_format_of(source) for source in sources}, self.name)
+        formats = [_format_of(source) for source in sources]
+        self.format = merged(set(formats), self.name)
+        # Those of 8 bits are stretched to 16, to 65535, which is where floats end too.
+        pairs = zip(sources, formats, strict=True)
+        scales = {getattr(source, "full_scale", None) for source, format in pairs if format.depth == 16}
+        self.full_scale: float | None = scales.pop() if len(scales) == 1 else None
 
     def __len__(self) -> int:
         return int(self._first[-1])
