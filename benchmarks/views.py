@@ -15,6 +15,7 @@ import importlib
 import os
 import tempfile
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -263,11 +264,9 @@ def race(case: str, makers: dict[str, Make], seconds: float, rounds: int) -> lis
                 speeds[name].append(made / spent)
     rows = []
     for name, values in speeds.items():
-        row = {"case": case, "who": name, "views_per_second": round(median(values), 1)}
-        rows.append({**row, "lowest": round(min(values), 1), "highest": round(max(values), 1), "rounds": rounds})
-        print(
-            f"{case:<14} {name:<22} {rows[-1]['views_per_second']:>9} ({rows[-1]['lowest']} to {rows[-1]['highest']})"
-        )
+        row = {"case": case, "who": name, "version": version(name.split()[0]), "views_per_second": median(values)}
+        rows.append({**row, "lowest": min(values), "highest": max(values), "rounds": rounds})
+        print(f"{case:<12} {name:<20} {median(values):>9.1f} ({min(values):.1f} to {max(values):.1f})", flush=True)
     return rows
 
 

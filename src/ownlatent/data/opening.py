@@ -25,6 +25,7 @@ from ownlatent.data.sources.photos import SPLITS, Photos
 from ownlatent.data.sources.wrapped import Wrapped, join
 from ownlatent.errors import OwnlatentError, nearest
 
+_MOST_CHANNELS = 16  # of an image that is given as an array in a list
 _PREFIXES = ("photos", "torchvision", "hf")
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 _KINDS = {".tar": "shards", ".parquet": "parquet", ".npy": "arrays", ".npz": "arrays"}
@@ -91,7 +92,11 @@ def _with_channels(image: Tensor, channels: int) -> Tensor:
 
 
 def _is_one_image(value: Any) -> bool:
-    return isinstance(value, Image.Image) or (isinstance(value, (np.ndarray, Tensor)) and value.ndim <= 3)
+    if isinstance(value, Image.Image):
+        return True
+    if not isinstance(value, (np.ndarray, Tensor)) or value.ndim > 3:
+        return False
+    return value.ndim < 3 or min(value.shape) <= _MOST_CHANNELS  # else many gray images, one upon the other
 
 
 def _joined(data: Sequence[Any], labelled: bool, download: bool, root: str | Path | None) -> Source:
