@@ -200,6 +200,35 @@ def test_images_of_many_sizes_are_streamed_and_broken_ones_skipped(mixed_folder:
     assert run.results["training"]["steps"] == 2 * (25 // 8)
 
 
+def test_waiting_for_data_is_named_with_what_to_change(tmp_path: Path):
+    class Slow:
+        def __len__(self) -> int:
+            return 32
+
+        def __getitem__(self, index: int) -> np.ndarray:
+            time.sleep(0.02)
+            return np.full((24, 24, 3), index, np.uint8)
+
+    run = pretrain(Slow(), out=tmp_path / "run", epochs=2, loading="streaming", workers=0, **TINY)
+    said = next(line for line in (run.folder / "log.txt").read_text().splitlines() if "waited" in line)
+    assert "--workers" in said
+    assert run.metrics[-1]["waiting"] is not None and run.metrics[-1]["waiting"] > 0.1
+
+
+def test_a_run_in_memory_says_nothing_of_waiting(image_folder: Path, tmp_path: Path):
+    run = pretrain(image_folder, out=tmp_path / "run", epochs=2, **TINY)
+    assert run.recipe.loading == "resident" and "waited" not in (run.folder / "log.txt").read_text()
+
+
+def test_in_memory_and_streamed_are_the_same_run(image_folder: Path, tmp_path: Path):
+    """Bit for bit: the draws of a batch do not know where its crops are cut."""
+    runs = [
+        pretrain(image_folder, out=tmp_path / loading, epochs=2, loading=loading, workers=1, **TINY)
+        for loading in ("resident", "streaming")
+    ]
+    assert _weights(runs[0].folder) == _weights(runs[1].folder)
+
+
 def test_a_module_of_ones_own_is_trained_in_place(image_folder: Path, tmp_path: Path):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 12, 3, stride=2))
