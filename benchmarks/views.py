@@ -39,7 +39,6 @@ from ownlatent.data.opening import open_source
 from ownlatent.data.prepared import prepare
 
 PHOTOGRAPHS = ("astronaut", "coffee", "cat", "rocket", "immunohistochemistry", "retina", "hubble_deep_field")
-PEERS = ("lightly", "albumentations", "kornia", "torchvision")
 Make = Callable[[int], int]
 """Makes views of image i (modulo the set) and returns how many."""
 

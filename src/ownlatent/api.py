@@ -15,7 +15,6 @@ from ownlatent.train.recipe import Recipe, coerce, edit
 if TYPE_CHECKING:
     from torch import nn
 
-    from ownlatent.data.prepared import Prepared
     from ownlatent.train.prepare import Job
 
 log = logging.getLogger("ownlatent")
@@ -96,11 +95,17 @@ def demo(*, out: str | Path | None = None, overwrite: bool = False, **fields: An
 
 
 def preview(
-    data: str | Path, *, out: str | Path = "views.png", count: int = 8, overwrite: bool = False, **fields: Any
+    data: str | Path,
+    *,
+    out: str | Path = "views.png",
+    count: int = 8,
+    overwrite: bool = False,
+    recipe: str | Path | Recipe | None = None,
+    **fields: Any,
 ) -> Path:
     """Draw what the network would see: images of `data`, and under each its views. Returns the picture's path.
 
-    fields: as for `pretrain`; recipe="simclr" names a table of views, or a recipe.json.
+    recipe, fields: as for `pretrain`.
     """
     path, count = Path(out), coerce(count, int, "count")
     if path.exists() and not overwrite:
@@ -110,7 +115,7 @@ def preview(
     if count < 1:
         raise OwnlatentError(f"--count must be at least 1, not {count}")
     early, late = _split(fields)
-    start = edit(_start(early.pop("recipe", None)), {**early, "data": str(data)})
+    start = edit(_start(recipe), {**early, "data": str(data)})
     with to_console():
         from ownlatent.report.pictures import draw_views
         from ownlatent.train.preview import preview as make
@@ -148,7 +153,8 @@ def prepare(
         source = open_data(recipe, recipe.data, labelled)
         log.info("data       %s: %d images", source.name, len(source))
         report = write(source, Path(out), max_side, progress=say_progress("written"))
-        log.info("wrote      %d images, %d of them made smaller, %d shards in %s", *_counts(report), out)
+        counts = report.images, report.shrunk, report.shards
+        log.info("wrote      %d images, %d of them made smaller, %d shards in %s", *counts, out)
         log.info("size       %.1f MB, before %.1f MB", report.bytes_after / 1e6, report.bytes_before / 1e6)
         if report.skipped:
             log.warning("skipped %d files that cannot be read; prepared.json lists them", len(report.skipped))
@@ -159,10 +165,6 @@ def prepare(
         )
         log.info("Train on it with: ownlatent pretrain %s", out)
     return asdict(report)
-
-
-def _counts(report: "Prepared") -> tuple[int, int, int]:
-    return report.images, report.shrunk, report.shards
 
 
 def load_encoder(folder: str | Path, network: "nn.Module | None" = None) -> "nn.Module":

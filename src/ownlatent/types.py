@@ -28,7 +28,7 @@ class Output:
 
 
 class Sample(NamedTuple):
-    """One decoded image: uint8 (C, H, W), its class number if known, and a name a person can find."""
+    """One decoded image: uint8 or uint16 (C, H, W), its class number if known, and a name a person can find."""
 
     image: "Tensor"
     label: int | None

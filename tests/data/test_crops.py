@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from decoded import Decoded
 from PIL import Image
 from skimage import data
 from torch import Tensor
@@ -17,10 +18,9 @@ from ownlatent.augment.recipes import RECIPES, View
 from ownlatent.augment.views import sample_crops
 from ownlatent.data import crops
 from ownlatent.data.crops import Crops
-from ownlatent.data.decode import Format, Unreadable, decode
+from ownlatent.data.decode import Format, decode
 from ownlatent.data.resident import Resident
 from ownlatent.data.source import EncodedSource, Source
-from ownlatent.types import Sample
 
 VIEWS = (View(), View(crop_scale=(0.5, 1.0)))
 SEED = 17
@@ -42,27 +42,6 @@ class Files(EncodedSource):
 
     def title(self, index: int) -> str:
         return f"file {index}"
-
-
-class Arrays:
-    """Decoded images of any sizes, such as a data set of the user's own gives; None cannot be read."""
-
-    name, classes = "arrays", None
-
-    def __init__(self, images: list[Tensor | None]):
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Sample:
-        image = self.images[index]
-        if image is None:
-            raise Unreadable("nothing there")
-        return Sample(image, None, self.title(index))
-
-    def title(self, index: int) -> str:
-        return f"array {index}"
 
 
 def noise(height: int, width: int, seed: int) -> np.ndarray:
@@ -109,7 +88,7 @@ def test_crops_are_those_of_the_definition(views: tuple[View, ...]) -> None:
     assert number == 3 and skipped == {}
     assert [crop.shape for crop in made or ()] == [(34, 3, view.pixels(28), view.pixels(28)) for view in views]
     assert same(made, defined(files, indices, views, 28))
-    arrays = Arrays([files[index].image for index in range(len(files))])
+    arrays = Decoded([files[index].image for index in range(len(files))])
     assert same(Crops(arrays, views, 28)[3, indices, SEED][0], made or [])
 
 
@@ -250,7 +229,7 @@ def test_a_broken_body_is_replaced_by_the_next_image() -> None:
 
 def test_a_source_of_arrays_is_replaced_likewise() -> None:
     files = Files(mixed(8))
-    arrays = Arrays([None if index in (2, 7) else files[index].image for index in range(8)])
+    arrays = Decoded([None if index in (2, 7) else files[index].image for index in range(8)])
     made, _, skipped = Crops(arrays, VIEWS, 16)[0, list(range(8)), SEED]
     assert skipped == {"array 2": "nothing there", "array 7": "nothing there"}
     assert same(made, defined(files, [0, 1, 3, 3, 4, 5, 6, 0], VIEWS, 16))

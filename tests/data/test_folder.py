@@ -195,7 +195,7 @@ def test_what_is_no_file_is_unreadable_and_does_not_hang(
 
 
 def test_what_changed_since_is_unreadable(spoilt: Folder, write_image: WriteImage) -> None:
-    path = spoilt.path(1)
+    path = spoilt.root / spoilt.paths[1]
     path.unlink()
     assert answer(spoilt, 1) == "no longer there"
     path.mkdir()
@@ -229,7 +229,7 @@ def test_what_the_system_refuses_is_unreadable(
 def test_a_pipe_in_the_place_of_a_file_that_was_just_there_does_not_hang(
     spoilt: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = spoilt.path(1)
+    path = spoilt.root / spoilt.paths[1]
     status = os.stat(path)
     path.unlink()
     os.mkfifo(path)
@@ -280,7 +280,7 @@ def test_it_is_a_sequence(class_folder: Path) -> None:
 @pytest.mark.parametrize("small", [0, 2_000], ids=["kept", "not kept"])
 def test_a_pickled_folder_is_the_same(class_folder: Path, monkeypatch: pytest.MonkeyPatch, small: int) -> None:
     monkeypatch.setattr(listing, "SMALL", small)
-    monkeypatch.setattr(listing, "_SETTLED", 0)
+    monkeypatch.setattr(listing, "SETTLED", 0)
     source = Folder(class_folder, labelled=True)
     copy = pickle.loads(pickle.dumps(source))
     assert (source.listing.memory is None) == (copy.listing.memory is None) == (small > 0)

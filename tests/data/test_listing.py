@@ -24,7 +24,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder for listings, as yet not there; the smallest folders are kept, and however new they are."""
     monkeypatch.setenv("OWNLATENT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(listing, "SMALL", 0)
-    monkeypatch.setattr(listing, "_SETTLED", 0)
+    monkeypatch.setattr(listing, "SETTLED", 0)
     return tmp_path / "cache" / "listings"
 
 
@@ -234,7 +234,7 @@ def test_small_folders_leave_nothing_behind(tmp_path: Path, cache: Path, monkeyp
 
 def test_a_folder_that_changed_just_now_is_not_kept(root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its next change could leave it with the same time."""
-    monkeypatch.setattr(listing, "_SETTLED", 2 * 10**9)
+    monkeypatch.setattr(listing, "SETTLED", 2 * 10**9)
     list_images(root)
     assert not cache.exists()
     monkeypatch.setattr(listing, "time_ns", lambda: time_ns() + 3 * 10**9)
@@ -242,7 +242,7 @@ def test_a_folder_that_changed_just_now_is_not_kept(root: Path, cache: Path, mon
 
 
 def test_a_date_far_ahead_does_not_count_as_just_now(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listing, "_SETTLED", 2 * 10**9)
+    monkeypatch.setattr(listing, "SETTLED", 2 * 10**9)
     monkeypatch.setattr(listing, "time_ns", lambda: time_ns() + 3 * 10**9)
     os.utime(root / "b", ns=(0, time_ns() + 400 * 86_400 * 10**9))
     kept(root)

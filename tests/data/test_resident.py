@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from decoded import Decoded
 
-from ownlatent.data.decode import Unreadable, fit_square
+from ownlatent.data.decode import fit_square
 from ownlatent.data.resident import MixedSizes, Resident, check_unreadable, load_resident
 from ownlatent.data.sources.folder import Folder
 from ownlatent.errors import OwnlatentError
-from ownlatent.types import Sample
 
 
 @pytest.fixture
@@ -83,32 +82,11 @@ def test_a_tensor_of_ones_own() -> None:
     assert resident[3].name == resident.title(3) == "tensor[3]"
 
 
-class Arrays:
-    """Decoded images, with labels if there are classes; None cannot be read."""
-
-    name = "arrays"
-
-    def __init__(self, images: list[Tensor | None], classes: list[str] | None = None):
-        self.images, self.classes = images, classes
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Sample:
-        image = self.images[index]
-        if image is None:
-            raise Unreadable("nothing there")
-        return Sample(image, index if self.classes else None, self.title(index))
-
-    def title(self, index: int) -> str:
-        return f"array {index}"
-
-
 @pytest.mark.parametrize("channels", [1, 4, 13])
 def test_sixteen_bits_and_any_channels_stay_what_they_are(channels: int) -> None:
     images = torch.randint(0, 65536, (6, channels, 9, 7), dtype=torch.uint16)
     apart = [image.permute(1, 2, 0).contiguous().permute(2, 0, 1) for image in images]  # as decoders make them
-    resident = load_resident(Arrays([*apart[:2], None, *apart[2:]], list("abcdefg")))
+    resident = load_resident(Decoded([*apart[:2], None, *apart[2:]], list("abcdefg")))
     assert resident.images.dtype == torch.uint16 and resident.images.is_contiguous()
     assert torch.equal(resident.images, images)
     assert resident.skipped == [("array 2", "nothing there")]
@@ -117,7 +95,7 @@ def test_sixteen_bits_and_any_channels_stay_what_they_are(channels: int) -> None
 
 def test_the_reason_is_in_the_error_if_nothing_can_be_read() -> None:
     with pytest.raises(OwnlatentError, match="none of the 3 images of arrays can be read: nothing there"):
-        load_resident(Arrays([None] * 3))
+        load_resident(Decoded([None] * 3))
 
 
 def test_loading_a_resident_again_changes_nothing() -> None:

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from ownlatent.augment.crop import Box, Crop, boxes_of, crop_image
 from ownlatent.augment.recipes import View
 from ownlatent.augment.views import sample_crops
-from ownlatent.data.decode import Unreadable, decode, size_of
+from ownlatent.data.decode import Unreadable, decode, shrink_for, size_of
 from ownlatent.data.source import EncodedSource, Source
 
 _PIECE = 32  # images whose files are in memory at a time
@@ -112,5 +112,4 @@ def _decode(source: Source, content: bytes | Tensor, shrink: int, index: int, sk
 
 def _shrink(boxes: Sequence[Sequence[int]], sizes: Sequence[int]) -> int:
     """The largest of 1, 2, 4 and 8 at which no box becomes smaller than its view."""
-    room = min(min(h, w) / size for (_, _, h, w), size in zip(boxes, sizes, strict=True))
-    return next(factor for factor in (8, 4, 2, 1) if room >= factor or factor == 1)
+    return shrink_for(min(min(h, w) / size for (_, _, h, w), size in zip(boxes, sizes, strict=True)))

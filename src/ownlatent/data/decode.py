@@ -72,12 +72,26 @@ def format_of(sample: Iterable[bytes]) -> Format:
             reason = error
     if not formats:
         raise reason
-    channels = sorted({format.channels for format in formats})
-    if len(channels) > 1 and channels != [1, 3]:
+    together = joint(formats)
+    if together is None:
+        channels = sorted(format.channels for format in formats)
         raise OwnlatentError(
             f"there are images of {channels[0]} and of {channels[-1]} channels: give each kind a folder of its own"
         )
-    return Format(channels[-1], max(format.depth for format in formats))
+    return together
+
+
+def joint(formats: set[Format]) -> Format | None:
+    """The format that all of these go into, gray into colour and 8 bits into 16; None if there is none."""
+    channels = {format.channels for format in formats}
+    if len(channels) > 1 and channels != {1, 3}:
+        return None
+    return Format(max(channels), max(format.depth for format in formats))
+
+
+def shrink_for(room: float) -> int:
+    """The `shrink` to decode at for an image that is `room` times as large as it need be: at most 8."""
+    return next(factor for factor in (8, 4, 2, 1) if room >= factor or factor == 1)
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from ownlatent.augment.recipes import RECIPES
 from ownlatent.data.crops import Crops
-from ownlatent.data.decode import EXTENSIONS, Unreadable, decode, resize, size_of
+from ownlatent.data.decode import EXTENSIONS, Unreadable, decode, resize, shrink_for, size_of
 from ownlatent.data.opening import open_source
+from ownlatent.data.probe import spread
 from ownlatent.data.resident import ahead
 from ownlatent.data.source import EncodedSource, Source
 from ownlatent.errors import OwnlatentError
@@ -71,15 +72,13 @@ def prepare(
     try:
         out.mkdir(parents=True, exist_ok=True)
         written = _write(source, out, max_side, progress)
-    except OSError as error:
+        if not written["images"]:
+            raise OwnlatentError(f"none of the {len(source)} images of {source.name} can be read: nothing was written")
+    except BaseException as error:  # Ctrl-C too: half a data set would pass for a whole one
         _undo(out, made)
-        raise OwnlatentError(f"cannot write to {out} ({error.strerror}): give another folder") from error
-    except BaseException:  # Ctrl-C too: half a data set would pass for a whole one
-        _undo(out, made)
+        if isinstance(error, OSError):
+            raise OwnlatentError(f"cannot write to {out} ({error.strerror}): give another folder") from error
         raise
-    if not written["images"]:
-        _undo(out, made)
-        raise OwnlatentError(f"none of the {len(source)} images of {source.name} can be read: nothing was written")
     report = Prepared(
         source=source.name,
         max_side=max_side,
@@ -95,7 +94,7 @@ def prepare(
 def seconds_per_epoch(source: Source) -> float:
     """Seconds in which one core decodes and crops every image once for BYOL's views of 224 px, told from a sample."""
     crops = Crops(source, RECIPES["byol"], 224)
-    indices = list(range(0, len(source), max(1, len(source) // _TIMED)))[:_TIMED]
+    indices = list(spread(len(source), _TIMED))
     crops[0, indices[:1], 0]  # compiles
     began = perf_counter()
     crops[0, indices, 0]
@@ -190,8 +189,7 @@ def _shrunk(source: Source, index: int, max_side: int) -> "_File | str":
             ending = Path(source.title(index)).suffix.lower()
             ending = ending.lstrip(".") if ending in EXTENSIONS else "jpg"  # only a name: content tells when reading
             return _File(ending, content, len(content), False, source.label(index))
-        shrink = next(factor for factor in (8, 4, 2, 1) if longer >= factor * max_side or factor == 1)
-        image = decode(content, source.format, shrink)
+        image = decode(content, source.format, shrink_for(longer / max_side))
         return _encoded(image, True, max_side, len(content), source.label(index))
     except Unreadable as error:
         return str(error)

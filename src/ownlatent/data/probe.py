@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ownlatent.data.decode import Format, Unreadable, format_of
+from ownlatent.data.decode import Format, Unreadable, format_of, joint
 from ownlatent.data.pixels import OutOfRange
 from ownlatent.data.source import EncodedSource
 from ownlatent.errors import OwnlatentError
@@ -89,8 +89,8 @@ def _is_eight_bit(image: Tensor) -> bool:
 
 def merged(formats: set[Format], name: str) -> Format:
     """The format that all of these go into: gray images become colour, 8 bits become 16. Raises OwnlatentError."""
-    counts = {format.channels for format in formats}
-    if len(counts) > 1 and counts != {1, 3}:
-        some = " or ".join(map(str, sorted(counts)))
+    together = joint(formats)
+    if together is None:
+        some = " or ".join(map(str, sorted({format.channels for format in formats})))
         raise OwnlatentError(f"the images of {name} have {some} channels: give those of one kind")
-    return Format(max(counts), max(format.depth for format in formats))
+    return together

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ownlatent.augment.normalize import IMAGENET_MEAN, IMAGENET_STD
 from ownlatent.data.decode import Unreadable
+from ownlatent.data.probe import spread
 from ownlatent.data.source import Source
 from ownlatent.errors import OwnlatentError
 
@@ -38,9 +39,8 @@ class Survey:
 def survey(source: Source) -> Survey:
     """Look at images spread over the source. Raises OwnlatentError if none of them can be read."""
     shapes, pixels, largest, skipped, looked, count = [], [], 0, {}, 0, 0
-    indices = np.arange(0, len(source), -(-len(source) // _SAMPLED))
     # In a random order: what is looked at before there are bytes enough is still spread over the whole source.
-    for index in np.random.default_rng(0).permutation(indices).tolist():
+    for index in np.random.default_rng(0).permutation(spread(len(source), _SAMPLED)).tolist():
         count += 1
         try:
             image = source[index].image

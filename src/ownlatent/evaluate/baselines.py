@@ -15,7 +15,7 @@ def pixel_features(
 
 @torch.no_grad()
 def calibrate_batchnorm(encoder: nn.Module, images: Tensor, batch_size: int = 256) -> None:
-    """Set every BatchNorm's running statistics to their average over uint8 images (N, C, H, W).
+    """Set every BatchNorm's running statistics to their average over uint8 or uint16 images (N, C, H, W).
 
     A random encoder with the initial statistics (mean 0, variance 1) is weaker than it need be;
     the comparison is with its strongest form.

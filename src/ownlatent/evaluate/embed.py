@@ -17,7 +17,7 @@ def embed(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Features (N, D) float32 on the CPU of uint8 images (N, C, H, W).
+    """Features (N, D) float32 on the CPU of uint8 or uint16 images (N, C, H, W).
 
     A module is put into evaluation mode for the time and then back. dtype bfloat16 runs it under
     autocast. The module must already be on `device`.

@@ -94,7 +94,7 @@ def _against_waiting(job: Job) -> str:
         return "copying batches to the device takes that long; images that fit a quarter of its memory are kept there"
     if job.recipe.workers < cores():
         ways.append(f"raise --workers to {cores()}, the cores of this machine")
-    if isinstance(job.data, EncodedSource):
+    if isinstance(job.data, EncodedSource) and not job.recipe.data.startswith("object:"):
         ways.append(f"`ownlatent prepare {job.recipe.data} FOLDER` writes smaller files that are faster to decode")
     if job.recipe.workers >= cores() and job.device.type == "cpu":
         ways.append("training and decoding share the processor here, so --workers 1 may do as well")

@@ -9,6 +9,8 @@ import numpy as np
 
 from ownlatent.augment.kernels import Array, Scalar, compiled, f4
 
+_RED, _GREEN, _BLUE = f4(0.2989), f4(0.5870), f4(0.1140)  # colour.LUMA, written here for the reason above
+
 
 @compiled
 def finish(
@@ -110,7 +112,7 @@ def _grayscale(image: Array) -> None:
     if image.shape[0] == 3:
         r, g, b = image[0], image[1], image[2]
         for p in range(r.size):
-            gray = f4(0.2989) * r[p] + f4(0.5870) * g[p] + f4(0.1140) * b[p]
+            gray = _RED * r[p] + _GREEN * g[p] + _BLUE * b[p]
             r[p] = gray
             g[p] = gray
             b[p] = gray
@@ -132,7 +134,7 @@ def _gray_mean(image: Array) -> Scalar:
     channels, size = image.shape
     total: Scalar = 0.0
     for c in range(channels):
-        weight = (0.2989 if c == 0 else 0.5870 if c == 1 else 0.1140) if channels == 3 else 1 / channels
+        weight = (_RED if c == 0 else _GREEN if c == 1 else _BLUE) if channels == 3 else f4(1 / channels)
         for first in range(0, size, 4096):
             x = image[c, first : min(first + 4096, size)]
             piece = f4(0)
@@ -146,7 +148,7 @@ def _gray_mean(image: Array) -> Scalar:
 def _saturation(r: Array, g: Array, b: Array, factor: Scalar) -> None:
     rest = f4(1) - factor
     for p in range(r.size):
-        gray = rest * (f4(0.2989) * r[p] + f4(0.5870) * g[p] + f4(0.1140) * b[p])
+        gray = rest * (_RED * r[p] + _GREEN * g[p] + _BLUE * b[p])
         r[p] = min(max(r[p] * factor + gray, f4(0)), f4(1))
         g[p] = min(max(g[p] * factor + gray, f4(0)), f4(1))
         b[p] = min(max(b[p] * factor + gray, f4(0)), f4(1))

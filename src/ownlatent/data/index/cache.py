@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+SETTLED = 2 * 10**9  # ns; the coarsest clock of a file system: two changes in less may leave the same time
+
 
 def cache_folder() -> Path | None:
     """$OWNLATENT_CACHE, else ownlatent in $XDG_CACHE_HOME or ~/.cache; None for a user without a home."""

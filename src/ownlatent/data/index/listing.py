@@ -20,7 +20,7 @@ from time import monotonic, time_ns
 import numpy as np
 
 from ownlatent.data.decode import EXTENSIONS
-from ownlatent.data.index.cache import cache_folder, replacing
+from ownlatent.data.index.cache import SETTLED, cache_folder, replacing
 from ownlatent.errors import OwnlatentError
 
 log = logging.getLogger("ownlatent")
@@ -29,7 +29,6 @@ SMALL = 2_000  # files: reading the folders of fewer is as quick as reading a li
 _MAGIC = b"ownlatent listing 1\n"  # the number grows with every change of the layout
 _PREFIX = struct.Struct("<20sIQ")  # the magic, the CRC-32 of all that follows the prefix, bytes of the header
 _PARTS = {"starts": "<i8", "folder_starts": "<i8", "states": "<u8", "folder_of": "<i4", "folders": "u1", "names": "u1"}
-_SETTLED = 2 * 10**9  # ns; the coarsest clock of a file system: two changes in less may leave the same time
 _DAY = 86_400 * 10**9  # ns; what is dated later was set by hand, and no change will leave it so
 _ENDINGS = frozenset(map(os.fsencode, EXTENSIONS))
 
@@ -149,7 +148,7 @@ def _scan(root: bytes) -> tuple[Listing, int, bool]:
             skipped.append((folder, reason_of(error, path)))
             continue
         seen.add((status.st_dev, status.st_ino))
-        settled &= all(0 < t <= now - _SETTLED or t >= now + _DAY for t in (status.st_mtime_ns, status.st_ctime_ns))
+        settled &= all(0 < t <= now - SETTLED or t >= now + _DAY for t in (status.st_mtime_ns, status.st_ctime_ns))
         states.append(_state(status))
         folders.append(folder)
         waiting += reversed(_in_turn(entries, folder, len(folders) - 1))

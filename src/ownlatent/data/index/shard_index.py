@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ownlatent.data.decode import EXTENSIONS
-from ownlatent.data.index.cache import cache_folder, key_of, replacing
+from ownlatent.data.index.cache import SETTLED, cache_folder, key_of, replacing
 from ownlatent.data.index.tar import FILES, LINKS, Damaged, Member, compression, members
 from ownlatent.data.reasons import brief, shown
 from ownlatent.errors import OwnlatentError
@@ -21,7 +21,6 @@ from ownlatent.errors import OwnlatentError
 log = logging.getLogger("ownlatent")
 
 KEPT = 500  # images: the index of a tar file with fewer is made again as quickly as it is read
-_SETTLED = 2 * 10**9  # ns; the coarsest clock of a file system: two changes in less may leave the same time
 _LAYOUT = 1  # grows with every change of what is kept
 _ENDINGS = frozenset(ending.removeprefix(".").encode() for ending in EXTENSIONS)
 _LABELS = (b"cls", b"json")
@@ -72,7 +71,7 @@ def _make(path: str) -> Index:
             index = _collect(file.fileno(), status.st_size)._replace(mtime=status.st_mtime_ns)
     except OSError as error:
         raise OwnlatentError(f"{path} cannot be read ({brief(error)}): name tar files that you may read") from error
-    if len(index.offsets) >= KEPT and time_ns() - index.mtime > _SETTLED:
+    if len(index.offsets) >= KEPT and time_ns() - index.mtime > SETTLED:
         _keep(path, index)
     return index
 

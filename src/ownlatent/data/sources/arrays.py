@@ -18,7 +18,6 @@ from ownlatent.types import Sample
 
 log = logging.getLogger("ownlatent")
 
-ENDINGS = (".npy", ".npz")
 _IMAGES = ("images", "x")
 _PAIRS = (("images", "labels"), ("image", "label"), ("x", "y"), ("X", "y"))  # train_images and train_labels, ...
 _DAMAGE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)  # what NumPy raises

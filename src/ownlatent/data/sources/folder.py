@@ -60,9 +60,6 @@ class Folder(EncodedSource):
         """All relative paths, made anew: for looking at a small folder, not for a million files."""
         return [os.fsdecode(self.listing.relative(index)) for index in range(len(self))]
 
-    def path(self, index: int) -> Path:
-        return Path(os.fsdecode(self.listing.path(index)))
-
     def title(self, index: int) -> str:
         return printable(self.listing.relative(index))
 
