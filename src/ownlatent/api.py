@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ownlatent.augment.recipes import RECIPES
 from ownlatent.errors import OwnlatentError, nearest
 from ownlatent.log import to_console, to_file
 from ownlatent.run import Run, check_folder, default_folder, lies_among, make_way, write_json
@@ -34,9 +33,9 @@ def pretrain(
 
     data: what `--help` says that the command takes, or an array, a tensor, or any data set with
     `__len__` and `__getitem__`; a list of these. out: the run folder, by default runs/NAME-METHOD.
-    resume: go on with the run in `out`. overwrite: replace it. recipe: a table of views by its name, or
-    a recipe.json to start from. backbone: a name or a module of your own, trained in place. fields: any
-    field of the recipe by its name or dotted name, such as epochs=100, **{"optim.lr": 0.2}.
+    resume: go on with the run in `out`. overwrite: replace it. recipe: one of the method's own by its name, such
+    as "imagenet", or a recipe.json to start from. backbone: a name or a module of your own, trained in place.
+    fields: any field of the recipe by its name or dotted name, such as epochs=100, **{"optim.lr": 0.2}.
 
     Returns the Run; `.encoder` is an nn.Module. Raises OwnlatentError for anything that is wrong
     with the input, before anything is written.
@@ -57,8 +56,9 @@ def pretrain(
         raise OwnlatentError("--resume goes on with a run as it is: leave out --overwrite and --recipe")
     if resume:
         return _resume(out, fields, network, objects)
-    start = _start(recipe)
-    early, late = _split(fields)
+    start, late = _start(recipe, fields.get("method"))
+    early, given = _split(fields)
+    late |= given
     for length, other in (("epochs", "minutes"), ("minutes", "epochs")):
         if length in early and other not in early:  # the length that is given replaces the stored one
             early[other] = None
@@ -91,7 +91,7 @@ def demo(*, out: str | Path | None = None, overwrite: bool = False, **fields: An
     if out is None:
         numbered = (Path("runs") / (f"demo-{n}" if n > 1 else "demo") for n in itertools.count(1))
         out = next(folder for folder in numbered if not folder.exists())
-    return pretrain(recipe=photos(), out=out, overwrite=overwrite, **fields)
+    return pretrain(recipe=photos(fields.get("method", "byol")), out=out, overwrite=overwrite, **fields)
 
 
 def preview(
@@ -105,7 +105,7 @@ def preview(
 ) -> Path:
     """Draw what the network would see: images of `data`, and under each its views. Returns the picture's path.
 
-    recipe, fields: as for `pretrain`.
+    recipe, fields: as for `pretrain`, of which those count that concern the views.
     """
     path, count = Path(out), coerce(count, int, "count")
     if path.exists() and not overwrite:
@@ -114,8 +114,9 @@ def preview(
         raise OwnlatentError(f"{path} would lie among the images and be taken for one: give another --out")
     if count < 1:
         raise OwnlatentError(f"--count must be at least 1, not {count}")
-    early, late = _split(fields)
-    start = edit(_start(recipe), {**early, "data": str(data)})
+    start, late = _start(recipe, fields.get("method"))
+    early, given = _split(fields)
+    start, late = edit(start, {**early, "data": str(data)}), late | given
     with to_console():
         from ownlatent.report.pictures import draw_views
         from ownlatent.train.preview import preview as make
@@ -167,6 +168,13 @@ def prepare(
     return asdict(report)
 
 
+def catalogue(what: str, width: int = 100) -> list[str]:
+    """Lines about the methods, their recipes or the tables of views: what `ownlatent list` prints."""
+    from ownlatent.report.catalogue import catalogue as lines
+
+    return lines(what, width)
+
+
 def load_encoder(folder: str | Path, network: "nn.Module | None" = None) -> "nn.Module":
     """The encoder of a run folder: an nn.Module, images in, (B, D) features out.
 
@@ -182,15 +190,24 @@ def _is_plain(name: Any) -> bool:
     return isinstance(name, (str, Path)) and not set(",{}") & set(str(name))
 
 
-def _start(recipe: str | Path | Recipe | None) -> Recipe:
-    """The recipe to begin with: given, from a file, or with a named table of views."""
+def _start(recipe: str | Path | Recipe | None, method: str | None) -> tuple[Recipe, dict[str, Any]]:
+    """The recipe to begin with, given, from a file, or a method's by its name; and what it changes of the views."""
     if recipe is None or isinstance(recipe, Recipe):
-        return recipe or Recipe()
-    if str(recipe) in RECIPES:
-        return Recipe(views=RECIPES[str(recipe)])
-    if not Path(recipe).exists() and Path(recipe).suffix != ".json":
-        raise OwnlatentError(f"there is no recipe {recipe}, by this name or as a file: {nearest(str(recipe), RECIPES)}")
-    return Recipe.load(Path(recipe))
+        return recipe or Recipe(), {}
+    if Path(recipe).suffix == ".json":
+        return Recipe.load(Path(recipe)), {}
+    from ownlatent import methods
+
+    method, name = method or Recipe().method, str(recipe)
+    rows = methods.named_recipes(method)
+    if name not in rows:
+        raise OwnlatentError(
+            f"{method} has no recipe {name!r}: {nearest(name, rows)}; a file of one ends in .json"
+            if rows
+            else f"{method} has no recipe of its own: leave out --recipe, or name a recipe.json"
+        )
+    early, late = _split(rows[name])
+    return edit(Recipe(method=method), early), late
 
 
 def _split(fields: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

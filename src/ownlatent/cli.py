@@ -2,17 +2,19 @@
 
 import argparse
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import Field, fields
 from typing import Any, NoReturn
 
 from ownlatent import __version__
-from ownlatent.augment.recipes import RECIPES, View
+from ownlatent.augment.recipes import View
 from ownlatent.errors import OwnlatentError, nearest
+from ownlatent.report.catalogue import LISTS
 from ownlatent.train.recipe import Optim, Recipe
 
-_RECIPE = f"views by name ({', '.join(RECIPES)}), or start from a recipe.json; options given beside it win"
+_RECIPE = "one of the method's own (`ownlatent list recipes`) or a recipe.json; options given beside it win"
 _DATA = ("data_root", "download")
 INTERRUPTED = 130  # the shell's exit code for a program that Ctrl-C ended
 
@@ -58,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
     look.add_argument("--count", metavar="VALUE", default=8, help="how many images (default: 8)")
     look.add_argument("--recipe", metavar="NAME|FILE", help=_RECIPE)
     look.add_argument("--overwrite", action="store_true", help="replace the picture in --out")
-    _add_fields(look, Recipe, "", only=("image_size", "seed", "accelerator", *_DATA))
+    _add_fields(look, Recipe, "", only=("method", "views", "image_size", "seed", "accelerator", *_DATA))
     _add_views(look)
 
     shrink = verbs.add_parser(
@@ -83,7 +85,15 @@ def parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--out", metavar="FOLDER", help="the run folder (default: runs/demo, or runs/demo-2 and so on)")
     demo.add_argument("--overwrite", action="store_true", help="replace the run in --out")
-    demo.add_argument("--minutes", default=argparse.SUPPRESS, metavar="VALUE", help="minutes of training")
+    _add_fields(demo, Recipe, "", only=("method", "minutes", "seed"))
+
+    listing = verbs.add_parser(
+        "list",
+        help="show the methods, their recipes or the tables of views",
+        description="Show the methods and when to pick which, their recipes, or the tables of views.",
+        allow_abbrev=False,
+    )
+    listing.add_argument("what", metavar="WHAT", choices=LISTS, help=", ".join(LISTS))
     return top
 
 
@@ -115,6 +125,9 @@ def _run(arguments: Sequence[str]) -> int:
     given.update({name.removeprefix("--").replace("-", "_"): value for name, value in settings.items()})
     from ownlatent import api
 
+    if verb == "list":
+        print("\n".join(api.catalogue(given["what"], shutil.get_terminal_size().columns)))
+        return 0
     if verb == "preview":
         api.preview(given.pop("data"), **given)
         return 0

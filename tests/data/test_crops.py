@@ -84,7 +84,7 @@ def test_crops_are_those_of_the_definition(views: tuple[View, ...]) -> None:
     """Of files and of images that are there already: mixed sizes, several pieces, views of two sizes."""
     files = Files(mixed())
     indices = [5, 39, 0, 12, *range(30)]
-    made, number, skipped = Crops(files, views, 28)[3, indices, SEED]
+    made, number, skipped, _ = Crops(files, views, 28)[3, indices, SEED]
     assert number == 3 and skipped == {}
     assert [crop.shape for crop in made or ()] == [(34, 3, view.pixels(28), view.pixels(28)) for view in views]
     assert same(made, defined(files, indices, views, 28))
@@ -210,7 +210,7 @@ def test_an_unreadable_header_is_replaced_by_the_next_image() -> None:
     before = Crops(Files(files), VIEWS, 16)[0, list(range(20)), SEED][0]
     files[3], files[4], files[19] = b"", b"no image", b""
     source = Files(files)
-    made, _, skipped = Crops(source, VIEWS, 16)[0, list(range(20)), SEED]
+    made, _, skipped, _ = Crops(source, VIEWS, 16)[0, list(range(20)), SEED]
     assert list(skipped) == ["file 3", "file 4", "file 19"] and all(skipped.values())
     assert same(made, defined(source, [0, 1, 2, 5, 5, *range(5, 19), 0], VIEWS, 16))
     others = [index for index in range(20) if index not in (3, 4, 19)]
@@ -222,7 +222,7 @@ def test_a_broken_body_is_replaced_by_the_next_image() -> None:
     files = mixed(20)
     files[3], files[4], files[5], files[19] = broken(files[3]), broken(files[4]), b"", broken(files[19])
     source = Files(files)
-    made, _, skipped = Crops(source, VIEWS, 16)[0, list(range(20)), SEED]
+    made, _, skipped, _ = Crops(source, VIEWS, 16)[0, list(range(20)), SEED]
     assert sorted(skipped) == ["file 19", "file 3", "file 4", "file 5"] and all(skipped.values())
     assert same(made, defined(source, [0, 1, 2, 6, 6, 6, *range(6, 19), 0], VIEWS, 16))
 
@@ -230,7 +230,7 @@ def test_a_broken_body_is_replaced_by_the_next_image() -> None:
 def test_a_source_of_arrays_is_replaced_likewise() -> None:
     files = Files(mixed(8))
     arrays = Decoded([None if index in (2, 7) else files[index].image for index in range(8)])
-    made, _, skipped = Crops(arrays, VIEWS, 16)[0, list(range(8)), SEED]
+    made, _, skipped, _ = Crops(arrays, VIEWS, 16)[0, list(range(8)), SEED]
     assert skipped == {"array 2": "nothing there", "array 7": "nothing there"}
     assert same(made, defined(files, [0, 1, 3, 3, 4, 5, 6, 0], VIEWS, 16))
 
@@ -239,7 +239,7 @@ def test_a_source_of_arrays_is_replaced_likewise() -> None:
 def test_nothing_readable_is_no_exception(spoil: Callable[[bytes], bytes]) -> None:
     """It would reach the parent as a traceback in text."""
     source = Files([spoil(content) for content in mixed(5)])
-    made, number, skipped = Crops(source, VIEWS, 16)[7, [1, 2], SEED]
+    made, number, skipped, _ = Crops(source, VIEWS, 16)[7, [1, 2], SEED]
     assert made is None and number == 7
     assert sorted(skipped) == [f"file {index}" for index in range(5)]
 
@@ -247,7 +247,7 @@ def test_nothing_readable_is_no_exception(spoil: Callable[[bytes], bytes]) -> No
 def test_one_readable_image_is_enough() -> None:
     files = mixed(6)
     source = Files([files[0], *map(broken, files[1:])])
-    made, _, skipped = Crops(source, VIEWS, 16)[0, [4, 2], SEED]
+    made, _, skipped, _ = Crops(source, VIEWS, 16)[0, [4, 2], SEED]
     assert sorted(skipped) == ["file 2", "file 3", "file 4", "file 5"]
     assert same(made, defined(source, [0, 0], VIEWS, 16))
 

@@ -74,4 +74,12 @@ RECIPES: dict[str, tuple[View, ...]] = {
     "simsiam_small": (replace(_HALF, crop_scale=(0.2, 1.0), blur=0.0),) * 2,
     # solo-learn's rows for CIFAR: symmetric, larger crops, no blur.
     "vicreg_small": (View(crop_scale=(0.2, 1.0), solarize=0.1),) * 2,
+    # solo-learn's DINO rows for CIFAR are `byol_small`; here with DINO's small crops, four of half the side.
+    "dino_small": (
+        View(crop_scale=(0.25, 1.0)),
+        View(crop_scale=(0.25, 1.0), solarize=0.2),
+        *(View(size=0.5, crop_scale=(0.05, 0.25)),) * 4,
+    ),
+    # Ordinary training with labels: one view, crop and flip.
+    "supervised": (View(jitter=0.0, grayscale=0.0),),
 }

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from ownlatent.augment.recipes import View
 from ownlatent.augment.views import pick
-from ownlatent.data.crops import Crops
+from ownlatent.data.crops import Batch, Crops
 from ownlatent.data.resident import Resident, check_unreadable
 from ownlatent.data.source import Source
 from ownlatent.errors import OwnlatentError
@@ -63,10 +63,12 @@ class ResidentLoader:
     """Batches of a resident data set: {"images": (N, C, H, W), "rows": those of the batch, "number": its number}.
 
     The images are kept on the device where they take at most a quarter of its free memory, and nothing
-    is copied; else "images" are those of the batch alone, and there are no "rows".
+    is copied; else "images" are those of the batch alone, and there are no "rows". labelled: with the "labels" (B,)
+    of the batch, for a method that uses them.
     """
 
-    def __init__(self, data: Resident, batches: Batches, device: torch.device):
+    def __init__(self, data: Resident, batches: Batches, device: torch.device, labelled: bool = False):
+        self.labels = data.labels if labelled else None
         self.there = device.type != "cuda" or data.images.nbytes <= torch.cuda.mem_get_info(device)[0] // 4
         self.images, self.batches = data.images.to(device) if self.there else data.images, batches
         self.waited = 0.0
@@ -79,6 +81,8 @@ class ResidentLoader:
                 batch = {"images": self.images, "rows": rows, "number": number}
             else:
                 batch = {"images": pick(self.images, rows), "number": number}
+            if self.labels is not None:
+                batch["labels"] = self.labels[rows]
             self.waited += perf_counter() - began
             yield batch
 
@@ -87,7 +91,8 @@ class StreamingLoader:
     """Batches of a source too large or too varied for memory: {"crops": V tensors (B, C, S, S), "number": ...}.
 
     Worker processes decode each image and cut every view's crop at full resolution; a crop depends
-    on (seed, batch, place in the batch). waited: seconds in which training had nothing to do.
+    on (seed, batch, place in the batch). labelled: with the "labels" (B,) of the batch, for a method that uses
+    them. waited: seconds in which training had nothing to do.
     skipped: {title: reason} of the images that could not be read. Raises OwnlatentError when more than
     the share `max_unreadable` of all images is among them.
     """
@@ -100,6 +105,7 @@ class StreamingLoader:
         batches: Batches,
         workers: int,
         max_unreadable: float = 1.0,
+        labelled: bool = False,
     ):
         self.loader = DataLoader(
             Crops(source, views, size),
@@ -110,7 +116,7 @@ class StreamingLoader:
             prefetch_factor=2 if workers else None,
             pin_memory=torch.cuda.is_available(),
         )
-        self.batches, self.source, self.max_unreadable = batches, source, max_unreadable
+        self.batches, self.source, self.max_unreadable, self.labelled = batches, source, max_unreadable, labelled
         self.skipped: dict[str, str] = {}
         self.waited = 0.0
 
@@ -119,7 +125,7 @@ class StreamingLoader:
         try:
             while True:
                 began = perf_counter()
-                crops, number, skipped = _next(iterator)
+                crops, number, skipped, labels = _next(iterator)
                 self.waited += perf_counter() - began
                 for title, reason in skipped.items():
                     if title not in self.skipped:
@@ -130,12 +136,12 @@ class StreamingLoader:
                         f"no image of {self.source.name} can be read any more: check that the data are still there"
                     )
                 check_unreadable(self.skipped, len(self.source), self.source.name, self.max_unreadable)
-                yield {"crops": crops, "number": number}
+                yield {"crops": crops, "number": number, **({"labels": labels} if self.labelled else {})}
         finally:
             del iterator  # ends the workers now, and not when a traceback is let go
 
 
-def _next(iterator: Iterator) -> tuple[list[Tensor] | None, int, dict[str, str]]:
+def _next(iterator: Iterator) -> Batch:
     try:
         return next(iterator)
     except RuntimeError as error:

@@ -28,6 +28,35 @@ def get(name: str) -> "type[Method]":
     return next(c for c in own if issubclass(c, Method))
 
 
+def recipes(name: str) -> dict[str, dict[str, Any]]:
+    """A method's recipes: settings by the command line's dotted names, with an "about" in words.
+
+    Four of them apply unasked, in this order: "default", "small" (images of up to 64 px), "processor"
+    (no accelerator) and "long" (more than 300 epochs). The others are asked for by name.
+    """
+    return getattr(importlib.import_module(get(name).__module__), "RECIPES", {})
+
+
+def named_recipes(name: str) -> dict[str, dict[str, Any]]:
+    """Those of a method's recipes that are asked for by name, as changes to a recipe."""
+    named = {row: dict(settings) for row, settings in recipes(name).items() if row not in UNASKED}
+    for row in named.values():
+        row.pop("about", None)
+    return named
+
+
+UNASKED = ("default", "small", "processor", "long")
+
+
+def usual(name: str, *, small: bool, processor: bool, long: bool) -> dict[str, Any]:
+    """The settings that a method's recipes make usual under these circumstances."""
+    found: dict[str, Any] = {}
+    for row, applies in zip(UNASKED, (True, small, processor, long), strict=True):
+        if applies:
+            found |= recipes(name).get(row, {})
+    return found
+
+
 def settings(name: str) -> dict[str, Any]:
     """The keywords that a method's constructor takes, with their defaults."""
     parameters = inspect.signature(get(name)).parameters.values()

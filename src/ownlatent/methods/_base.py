@@ -1,8 +1,11 @@
 """The contract that every method keeps."""
 
-from torch import nn
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
 
 from ownlatent.backbones import Backbone
+from ownlatent.errors import OwnlatentError
 from ownlatent.optim.groups import split_decay
 from ownlatent.types import Output, Views
 
@@ -13,16 +16,29 @@ class Method(nn.Module):
     Called with V views (B, C, H, W) it returns an Output whose loss has a gradient. State driven by
     data (a queue, a centre) changes in `forward`; state driven by the optimiser (a target network)
     changes only in `after_step`. Each view is its own pass through the backbone, so that BatchNorm
-    sees one view at a time. Constructor keywords are the method's settings; labels never come here.
+    sees one view at a time. Constructor keywords are the method's settings. Labels (B,) int64 go only
+    to a method that says `uses_labels`, as the second argument of forward.
     """
 
     backbone: Backbone
-    num_views: int = 2
+    min_views: int = 2
+    max_views: int | None = 2
+    """None: any number; view 0 and view 1 are then the large ones."""
     min_batch: int = 1
     """The fewest images for which the loss has a meaning."""
+    uses_labels: bool = False
+    name: ClassVar[str] = "a method"
+    """The name of the method's file."""
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        cls.name = cls.__module__.rpartition(".")[2]
 
     def forward(self, views: Views) -> Output:
         raise TypeError(f"{type(self).__name__} is a contract, not a method: subclass it and define forward")
+
+    def before_step(self, progress: float) -> None:
+        """Call between backward and every optimiser step, with progress in [0, 1]; gradients may change here."""
 
     def after_step(self, progress: float) -> None:
         """Call once after every optimiser step (not after every micro-batch), with progress in [0, 1]."""
@@ -34,3 +50,30 @@ class Method(nn.Module):
     def param_groups(self) -> list[dict]:
         """Parameter groups for `optim.create`: decayed weights, then undecayed biases and norms."""
         return split_decay(self)
+
+    def check_batch(self, batch_size: int) -> None:
+        """Raise OwnlatentError if the method cannot work with so many images in a pass, over all processes."""
+        if batch_size < self.min_batch:
+            raise OwnlatentError(
+                f"{self.name} compares or normalises over the batch and needs at least {self.min_batch} images in each "
+                f"pass, not {batch_size}: raise --batch-size or lower --accumulate"
+            )
+
+    @classmethod
+    def check_views(cls, count: int) -> None:
+        """Raise OwnlatentError if the method does not take so many views of each image."""
+        if count < cls.min_views:
+            raise OwnlatentError(
+                f"{cls.name} compares views and takes at least {cls.min_views} of each image, not {count}: choose "
+                "--views from `ownlatent list views`"
+            )
+        if cls.max_views is not None and count > cls.max_views:
+            raise OwnlatentError(
+                f"{cls.name} takes {cls.max_views} views of each image, not {count}: choose --views from "
+                "`ownlatent list views`, or a method for many views, such as --method dino"
+            )
+
+    def pair(self, views: Views) -> tuple[Tensor, Tensor]:
+        """The two views. Raises OwnlatentError if they are not two."""
+        self.check_views(len(views))
+        return views[0], views[1]

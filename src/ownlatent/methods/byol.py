@@ -1,66 +1,177 @@
 """Bootstrap Your Own Latent (Grill et al. 2020, arXiv 2006.07733)."""
 
-import torch.nn.functional as F
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from ownlatent.backbones import Backbone
-from ownlatent.errors import OwnlatentError
+from ownlatent.errors import OwnlatentError, nearest
+from ownlatent.losses import NORMALIZATIONS, in_float32, regression_loss, unit
 from ownlatent.methods._base import Method
+from ownlatent.nn.collectives import gather, own
 from ownlatent.nn.ema import EMA
 from ownlatent.nn.mlp import MLP
+from ownlatent.optim.groups import split_decay
 from ownlatent.optim.schedules import cosine
 from ownlatent.types import Output, Views
+
+SCHEDULES = ("cosine", "constant")
 
 
 class BYOL(Method):
     """Predict the target network's projection of one view from the online projection of the other.
 
-    Idea: an online network (backbone, projector, predictor) learns to predict what a target network
+    Idea: An online network (backbone, projector, predictor) learns to predict what a target network
     (backbone, projector) makes of another view of the same image. The target receives no gradient:
     it is a moving average of the online network. No negatives are needed; the predictor and the
     slow target keep the constant solution away.
 
-    Equation: loss = l(q(z1), z2') + l(q(z2), z1') with l = 2 - 2 cos (eq. 2, symmetrised by a sum,
-    so in [0, 8]); tau = 1 - (1 - tau_base) (cos(pi progress) + 1) / 2, applied after the optimiser
-    step (section 3.2).
+    Equation: loss = l(q(z1), z2') + l(q(z2), z1') with l(p, t) = 2 - 2 cos(p, t), in [0, 8]
+    (eq. 2, symmetrised by a sum); z = g(f(view)), z' the target's;
+    tau = 1 - (1 - tau_base) (cos(pi progress) + 1) / 2;
+    target <- tau target + (1 - tau) online, after each optimiser step (section 3.2).
 
-    hidden, projection: widths of both heads. tau: tau_base, from 0 (the target is the online
-    network, at every step: the ablation without a schedule) to 1 (it never moves).
+    Needs: batch 64 or more, hardly better beyond 256; memory two networks; negatives none; momentum yes;
+    predictor yes.
+
+    Pick it: first: it needs neither large batches nor negatives, and forgives the choice of views.
+
+    Goes wrong: without a predictor, or with a target that follows at once (tau 0) and an equal predictor rate, all
+    images get one embedding: the loss falls to 0 within an epoch and `std` with it. A target that is too
+    slow for a short run (tau 0.996 for less than 100 epochs) learns little, while everything looks healthy. Without any
+    normalisation in the heads and the backbone it stays near the random encoder.
+
+    hidden, projection: widths of both heads. projector_layers, predictor_layers: their depth; 0 layers
+    leave the predictor out. tau: tau_base, from 0 (the target is the online network, at every step) to 1 (it never
+    moves). tau_schedule: "cosine", to 1 at the end, or "constant"; 0 stays 0. predictor_lr: the predictor's
+    learning rate as a multiple of the others'. stop_gradient: false lets the gradient into the target
+    branch, which then is the online network itself (tau 0). negatives: beta, the weight of the negatives in the
+    objectives between BYOL (0) and SimCLR (1, table 5b), and their temperature. normalize: what the
+    loss compares, "l2", "layer", "batch" or "none". norm: "batch", or "group" (with standardised weights),
+    "layer" or "none" in the heads; the backbone has a setting of its own for this.
     """
 
     min_batch = 2  # the heads' BatchNorm has no statistics of one image
 
-    def __init__(self, backbone: Backbone, *, hidden: int = 4096, projection: int = 256, tau: float = 0.996):
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        hidden: int = 4096,
+        projection: int = 256,
+        projector_layers: int = 2,
+        predictor_layers: int = 2,
+        predictor_lr: float = 1.0,
+        tau: float = 0.996,
+        tau_schedule: str = "cosine",
+        stop_gradient: bool = True,
+        negatives: float = 0.0,
+        temperature: float = 0.1,
+        normalize: str = "l2",
+        norm: str = "batch",
+    ):
         super().__init__()
         if not 0 <= tau <= 1:
             raise OwnlatentError(f"tau must lie in [0, 1], not {tau}: 0.99 for short runs, 0.996 for long ones")
-        if hidden < 1 or projection < 1:
-            raise OwnlatentError("hidden and projection are widths and must be at least 1")
+        if tau_schedule not in SCHEDULES:
+            raise OwnlatentError(f"there is no schedule {tau_schedule!r} of tau: {nearest(tau_schedule, SCHEDULES)}")
+        if normalize not in NORMALIZATIONS:
+            raise OwnlatentError(f"there is no normalize {normalize!r}: {nearest(normalize, NORMALIZATIONS)}")
+        if projector_layers < 1 or predictor_layers < 0:
+            raise OwnlatentError("the projector has at least 1 layer and the predictor at least 0")
+        if predictor_lr < 0 or negatives < 0 or temperature <= 0:
+            raise OwnlatentError("predictor_lr and negatives are at least 0, and temperature is greater than 0")
+        if not stop_gradient and tau > 0:
+            raise OwnlatentError("without stop_gradient the target is the online network itself: set tau to 0 as well")
         self.backbone = backbone
-        self.projector = MLP(backbone.num_features, hidden, projection)
-        self.predictor = MLP(projection, hidden, projection)
+        self.projector = MLP(backbone.num_features, *[hidden] * (projector_layers - 1), projection, kind=norm)
+        self.predictor: nn.Module = nn.Identity()
+        if predictor_layers:
+            self.predictor = MLP(projection, *[hidden] * (predictor_layers - 1), projection, kind=norm)
         self.target = EMA(self.backbone, self.projector)
-        self.tau = tau
+        self.tau, self.tau_schedule, self.predictor_lr, self.stop_gradient = (
+            tau,
+            tau_schedule,
+            predictor_lr,
+            stop_gradient,
+        )
+        self.negatives, self.temperature, self.normalize = negatives, temperature, normalize
 
     def forward(self, views: Views) -> Output:
-        view1, view2 = views
+        view1, view2 = self.pair(views)
         z1, z2 = self.projector(self.backbone(view1)), self.projector(self.backbone(view2))
-        target1, target2 = self.target(view1), self.target(view2)
-        loss = regression_loss(self.predictor(z1), target2) + regression_loss(self.predictor(z2), target1)
-        return Output(loss, z1.detach())
+        target1, target2 = (self.target(view1), self.target(view2)) if self.stop_gradient else (z1, z2)
+        p1, p2 = self.predictor(z1), self.predictor(z2)
+        loss = regression_loss(p1, target2, self.normalize) + regression_loss(p2, target1, self.normalize)
+        terms = {}
+        if self.negatives:
+            repelled = repulsion(p1, target1, target2, self.temperature) + repulsion(
+                p2, target2, target1, self.temperature
+            )
+            loss = loss + self.negatives * repelled
+            terms["repulsion"] = repelled.detach()
+        return Output(loss, z1.detach(), terms)
 
     def after_step(self, progress: float) -> None:
         self.target.update(self.backbone, self.projector, tau=self.scheduled(progress)["tau"])
 
     def scheduled(self, progress: float) -> dict[str, float]:
-        return {"tau": cosine(progress, self.tau, 1.0) if self.tau > 0 else 0.0}
+        moves = self.tau_schedule == "cosine" and self.tau > 0
+        return {"tau": cosine(progress, self.tau, 1.0) if moves else float(self.tau)}
+
+    def param_groups(self) -> list[dict]:
+        online = split_decay(self.backbone, self.projector)
+        return [*online, *split_decay(self.predictor, lr_multiplier=self.predictor_lr)]
 
 
-def regression_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean over the batch of the squared distance of unit vectors, 2 - 2 cos, in [0, 4] (BYOL, eq. 2).
+@in_float32
+def repulsion(prediction: Tensor, same: Tensor, other: Tensor, temperature: float) -> Tensor:
+    """2 a mean_i ln( sum_{j != i} exp(cos(p_i, t_j) / a) + sum_j exp(cos(p_i, t'_j) / a) ), a the temperature.
 
-    prediction, target: (B, D) of any scale, compared in float32; no gradient reaches the target.
+    prediction: (B, D) of one view; same, other: targets (B, D) of the same and of the other view, of all
+    processes' images. Beside the attraction 2 - 2 cos this makes InfoNCE (BYOL, section 5, with weight 1).
     """
-    p = F.normalize(prediction.float(), dim=1, eps=1e-6)
-    t = F.normalize(target.detach().float(), dim=1, eps=1e-6)
-    return 2 - 2 * (p * t).sum(1).mean()  # not a matrix product, which autocast would round
+    p = unit(prediction)
+    logits = torch.cat([p @ gather(unit(same)).T, p @ gather(unit(other)).T], dim=1) / temperature
+    itself = torch.zeros_like(logits, dtype=torch.bool)
+    itself[torch.arange(len(p)), own(len(p))] = True
+    return 2 * temperature * logits.masked_fill(itself, -torch.inf).logsumexp(1).mean()
+
+
+RECIPES = {
+    "default": {
+        "views": "byol",
+        "optim.name": "sgd",
+        "optim.base_lr": 0.12,
+        "optim.weight_decay": 5e-4,
+        "method.tau": 0.99,
+    },
+    "small": {"views": "byol_small"},
+    "processor": {"method.hidden": 512, "method.projection": 128},
+    "long": {"method.tau": 0.996},
+    "imagenet": {
+        "about": "the headline: 1000 epochs, 74.3 % linear",
+        "views": "byol",
+        "backbone": "resnet50",
+        "image_size": 224,
+        "batch_size": 4096,
+        "epochs": 1000,
+        "optim.name": "lars",
+        "optim.base_lr": 0.2,
+        "optim.weight_decay": 1.5e-6,
+        "optim.warmup": 0.01,
+        "method.tau": 0.996,
+    },
+    "imagenet_300": {
+        "about": "all ablations: 72.5 % linear",
+        "views": "byol",
+        "backbone": "resnet50",
+        "image_size": 224,
+        "batch_size": 4096,
+        "epochs": 300,
+        "optim.name": "lars",
+        "optim.base_lr": 0.3,
+        "optim.weight_decay": 1e-6,
+        "optim.warmup": 0.0333,
+        "method.tau": 0.99,
+    },
+}

@@ -5,17 +5,28 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
+_STOCHASTIC = ("DropPath", "StochasticDepth")  # timm's and torchvision's layers that drop whole paths
+
 
 class EMA(nn.Module):
     """A copy of a chain of modules whose parameters follow the originals as a moving average.
 
     Only parameters are averaged. Buffers (BatchNorm statistics) are the copy's own and change by
-    its own forward passes, as in BYOL's released code and every reimplementation of it.
+    its own forward passes, as in BYOL's released code and every reimplementation of it. The copy drops
+    nothing at random, as DINO's teacher does not; the other papers' networks have nothing to drop.
     """
 
     def __init__(self, *sources: nn.Module):
         super().__init__()
         self.net = nn.Sequential(*(deepcopy(source) for source in sources)).requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "EMA":
+        super().train(mode)
+        for module in self.net.modules():
+            if isinstance(module, nn.modules.dropout._DropoutNd) or type(module).__name__ in _STOCHASTIC:
+                module.eval()
+        return self
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:

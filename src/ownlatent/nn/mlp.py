@@ -1,19 +1,25 @@
-"""The two-layer head of BYOL and its family."""
+"""The head of most methods."""
 
 from torch import nn
 
+from ownlatent.errors import OwnlatentError
+from ownlatent.nn.norm import StandardizedLinear, norm
+
 
 class MLP(nn.Sequential):
-    """Linear (bias) - BatchNorm - ReLU - Linear (no bias): (B, inputs) to (B, outputs).
+    """[Linear - norm - ReLU] for every width but the last, then Linear: (B, inputs) to (B, widths[-1]).
 
-    BYOL's projector and predictor as in the released code; the paper's pseudo-code gives the last
-    layer a bias, the code has none, and we follow the code.
+    kind: what normalises the hidden layers: "batch", "group" (with standardised weights), "layer" or
+    "none". bias, last_bias: of the hidden layers and of the last one. The defaults are BYOL's heads
+    as in the released code; the paper's pseudo-code gives the last layer a bias, the code has none.
     """
 
-    def __init__(self, inputs: int, hidden: int, outputs: int):
-        super().__init__(
-            nn.Linear(inputs, hidden),
-            nn.BatchNorm1d(hidden),
-            nn.ReLU(inplace=True),
-            nn.Linear(hidden, outputs, bias=False),
-        )
+    def __init__(self, inputs: int, *widths: int, kind: str = "batch", bias: bool = True, last_bias: bool = False):
+        if min(widths) < 1:
+            raise OwnlatentError(f"the widths of a head must be at least 1, not {', '.join(map(str, widths))}")
+        layers: list[nn.Module] = []
+        linear = StandardizedLinear if kind == "group" else nn.Linear
+        for width in widths[:-1]:
+            layers += [linear(inputs, width, bias=bias), norm(kind, width), nn.ReLU(inplace=True)]
+            inputs = width
+        super().__init__(*layers, nn.Linear(inputs, widths[-1], bias=last_bias))

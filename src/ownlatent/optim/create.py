@@ -10,19 +10,32 @@ NAMES = ("adamw", "lars", "sgd")
 
 
 def create(
-    name: str, groups: list[dict], lr: float, weight_decay: float, momentum: float = 0.9, eta: float = 1e-3
+    name: str,
+    groups: list[dict],
+    lr: float,
+    weight_decay: float,
+    momentum: float = 0.9,
+    eta: float = 1e-3,
+    bias_lr: float = 1.0,
+    decay_all: bool = False,
 ) -> Optimizer:
     """An optimiser over `groups` ({"params", "decay"}): undecayed groups get neither decay nor LARS's adaptation.
 
-    name: one of NAMES. lr: the peak; `base_lr` of each group keeps it for the schedule. momentum
-    is SGD's and LARS's, eta LARS's trust coefficient. Raises OwnlatentError for another name.
+    A group may also have an "lr_multiplier", and "constant_lr" if its rate is not to follow the schedule.
+    name: one of NAMES. lr: the peak. momentum is SGD's and LARS's, eta LARS's trust coefficient. bias_lr
+    multiplies the rate of undecayed groups, decay_all decays them after all. For schedules each group of the
+    optimiser has "peak_lr" and "decayed". Raises OwnlatentError for another name.
     """
     prepared = []
     for group in groups:
+        if not group["params"]:
+            continue
         decay = group.get("decay", True)
         rest = {k: v for k, v in group.items() if k not in ("decay", "lr_multiplier")}
-        base_lr = lr * group.get("lr_multiplier", 1.0)
-        prepared.append({**rest, "weight_decay": weight_decay if decay else 0.0, "lr": base_lr, "base_lr": base_lr})
+        peak = lr * group.get("lr_multiplier", 1.0) * (1.0 if decay else bias_lr)
+        decayed = decay or decay_all
+        rates = {"lr": peak, "peak_lr": peak, "weight_decay": weight_decay if decayed else 0.0, "decayed": decayed}
+        prepared.append({**rest, **rates})
         if name == "lars":
             prepared[-1]["adapt"] = decay
     if name == "lars":

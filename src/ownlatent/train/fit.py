@@ -44,10 +44,11 @@ def fit(job: Job, folder: Path, resume: bool = False) -> tuple[bool, dict]:
     batches = Batches(len(job.data), recipe.batch_size // recipe.accumulate, recipe.seed, seen)
     loader: ResidentLoader | StreamingLoader
     if isinstance(job.data, Resident):
-        loader = ResidentLoader(job.data, batches, job.device)
+        loader = ResidentLoader(job.data, batches, job.device, job.method.uses_labels)
     else:
         loader = StreamingLoader(
-            job.data, recipe.views, recipe.image_size, batches, recipe.workers, recipe.max_unreadable
+            *(job.data, recipe.views, recipe.image_size, batches, recipe.workers, recipe.max_unreadable),
+            labelled=job.method.uses_labels,
         )
     module = Pretraining(job.method.to(memory_format=torch.channels_last), job.views, recipe, job.budget)
     if stored and job.budget.progress(stored["global_step"], stored["ownlatent"]["elapsed"]) >= 1:

@@ -11,10 +11,10 @@ from ownlatent.augment.views import MultiView
 from ownlatent.data.loader import NETWORK, VIEWS, generator, seed_of
 from ownlatent.methods._base import Method
 from ownlatent.optim.create import create
-from ownlatent.optim.schedules import warmup_cosine
+from ownlatent.optim.schedules import cosine, warmup_cosine
 from ownlatent.train.budget import Budget
 from ownlatent.train.recipe import Recipe
-from ownlatent.types import Output, Views
+from ownlatent.types import Output
 
 
 class Pretraining(pl.LightningModule):
@@ -45,8 +45,12 @@ class Pretraining(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         optim = self.recipe.optim
-        assert optim.name is not None and optim.lr is not None and optim.weight_decay is not None
-        return create(optim.name, self.method.param_groups(), optim.lr, optim.weight_decay, optim.momentum, optim.eta)
+        assert optim.name and optim.lr is not None and optim.weight_decay is not None
+        assert optim.bias_lr is not None and optim.decay_all is not None
+        return create(
+            *(optim.name, self.method.param_groups(), optim.lr, optim.weight_decay),
+            *(optim.momentum, optim.eta, optim.bias_lr, optim.decay_all),
+        )
 
     def on_train_start(self) -> None:
         self._began = perf_counter()
@@ -54,31 +58,42 @@ class Pretraining(pl.LightningModule):
     def on_train_end(self) -> None:
         self._elapsed_before, self._began = self.elapsed, None
 
-    def on_after_batch_transfer(self, batch: dict, dataloader_idx: int) -> Views:
+    def on_after_batch_transfer(self, batch: dict, dataloader_idx: int) -> tuple[Any, ...]:
         # Here and not in training_step: there autocast would round the images to bfloat16.
         draws = generator(self.recipe.seed, VIEWS, batch["number"])
         if "crops" in batch:
-            return self.views.of_crops(batch["crops"], draws)
-        return self.views.of_images(batch["images"], draws, batch.get("rows"))
+            views = self.views.of_crops(batch["crops"], draws)
+        else:
+            views = self.views.of_images(batch["images"], draws, batch.get("rows"))
+        return (views, batch["labels"]) if self.method.uses_labels else (views,)
 
-    def training_step(self, batch: Views, batch_idx: int) -> Tensor:
+    def training_step(self, batch: tuple[Any, ...], batch_idx: int) -> Tensor:
         # For networks with dropout: a resumed run draws what an uninterrupted one would have drawn.
         torch.manual_seed(seed_of(self.recipe.seed, NETWORK, self.batches_seen))
-        self.output = self.method(batch)
+        self.output = self.method(*batch)
         self.batches_seen += 1
         return self.output.loss
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         self.step_progress = progress = self.progress
-        assert self.recipe.optim.warmup is not None
+        optim = self.recipe.optim
+        assert optim.warmup is not None and optim.end_lr is not None
+        assert optim.weight_decay is not None and optim.end_weight_decay is not None
         for group in optimizer.param_groups:
-            group["lr"] = warmup_cosine(progress, group["base_lr"], self.recipe.optim.warmup)
+            if not group.get("constant_lr"):
+                peak = group["peak_lr"]
+                group["lr"] = warmup_cosine(progress, peak, optim.warmup, end=peak * optim.end_lr)
+            if group["decayed"]:
+                group["weight_decay"] = cosine(progress, optim.weight_decay, optim.end_weight_decay)
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.method.after_step(progress)
         # Lightning counts the step only after this hook.
         done = self.budget.progress(self.trainer.global_step + 1, self.elapsed) >= 1
         if done or self.stop_requested:
             self.trainer.should_stop = True
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        self.method.before_step(self.step_progress)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["ownlatent"] = {"batches_seen": self.batches_seen, "elapsed": self.elapsed}

@@ -25,7 +25,7 @@ from ownlatent.train.budget import Budget
 from ownlatent.train.images import choose_device, open_data, read_or_none, say_progress
 from ownlatent.train.precision import choose_precision
 from ownlatent.train.recipe import Recipe, check
-from ownlatent.train.resolve import Facts, describe, method_settings, resolve
+from ownlatent.train.resolve import Facts, describe, given_settings, resolve
 
 log = logging.getLogger("ownlatent")
 
@@ -67,7 +67,7 @@ def prepare(
     device = choose_device(recipe.accelerator)
     if recipe.precision == "16" and device.type == "cpu":
         raise OwnlatentError("--precision 16 needs an accelerator: on a processor choose bf16 or 32")
-    method_settings(recipe, device.type)
+    given_settings(recipe)
     if network is not None:
         recipe = replace(recipe, backbone=f"module:{type(network).__name__}")
     elif recipe.backbone and recipe.backbone.startswith("module:"):
@@ -79,10 +79,11 @@ def prepare(
         backbones.check_name(recipe.backbone)
 
     given = {"data": recipe.data, "val": recipe.val, **(objects or {})}
-    source = open_data(recipe, given["data"])
+    source = open_data(recipe, given["data"], labelled=methods.get(recipe.method).uses_labels)
     seen = survey(source)
     check_unreadable(seen.skipped, seen.count, f"a sample of {source.name}", recipe.max_unreadable)
-    facts = Facts(len(source), seen.channels, seen.side, device.type)
+    classes = None if source.classes is None else len(source.classes)
+    facts = Facts(len(source), seen.channels, seen.side, device.type, classes)
     recipe = resolve(recipe, facts, view_changes or {})
     assert recipe.views is not None
     suited, changes = suited_to(recipe.views, facts.channels)
@@ -137,12 +138,7 @@ def _build(recipe: Recipe, channels: int, network: nn.Module | None) -> Method:
             **backbones.checked_settings(recipe.backbone_settings),
         )
         method = methods.create(recipe.method, backbone, **recipe.method_settings)
-    micro_batch = recipe.batch_size // recipe.accumulate
-    if micro_batch < method.min_batch:
-        raise OwnlatentError(
-            f"{recipe.method} normalises over the batch and needs at least {method.min_batch} images in each pass, "
-            f"not {micro_batch}: raise --batch-size or lower --accumulate"
-        )
+    method.check_batch(recipe.batch_size // recipe.accumulate)
     return method
 
 

@@ -22,7 +22,7 @@ def preview(
     seen = survey(source)
     facts = Facts(len(source), seen.channels, seen.side, choose_device(recipe.accelerator).type)
     size = image_size(recipe, facts)
-    recipe = edit(replace(recipe, views=views_for(recipe, size)), view_changes)
+    recipe = edit(replace(recipe, views=views_for(recipe, size, facts.device)), view_changes)
     check(recipe)
     assert recipe.views is not None
     views, changes = suited_to(recipe.views, seen.channels)

@@ -10,7 +10,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from ownlatent.augment.recipes import View
+from ownlatent.augment.recipes import RECIPES, View
 from ownlatent.errors import OwnlatentError, nearest
 
 CHOICES = {
@@ -30,8 +30,13 @@ class Optim:
     """The optimiser and its schedule. The learning rate is the peak, for the whole batch."""
 
     name: str | None = _option("sgd, adamw or lars")
-    lr: float | None = _option("peak learning rate, as used (no further scaling)")
-    weight_decay: float | None = _option("decay of weights; biases and norms are never decayed")
+    base_lr: float | None = _option("peak learning rate for 256 images; that used is this times the batch over 256")
+    lr: float | None = _option("peak learning rate as used, instead of --optim.base-lr")
+    end_lr: float | None = _option("learning rate at the end, as a share of its peak")
+    bias_lr: float | None = _option("learning rate of biases and norms, as a multiple of the weights'")
+    weight_decay: float | None = _option("decay of weights; biases and norms are not decayed")
+    end_weight_decay: float | None = _option("decay at the end, to which it goes by half a cosine")
+    decay_all: bool | None = _option("true: decay biases and norms as well")
     momentum: float = _option("momentum of sgd and lars", 0.9)
     eta: float = _option("trust coefficient of lars", 1e-3)
     warmup: float | None = _option("share of the run over which the rate rises from 0 to its peak")
@@ -48,7 +53,7 @@ class Recipe:
         "folder of images, Parquet files, tar shards, arrays, torchvision:NAME, hf:NAME or photos:train", ""
     )
     val: str | None = _option("folder with class subfolders: k-NN accuracy is measured on it, never trained on")
-    method: str = _option("the method", "byol")
+    method: str = _option("the method, of those in `ownlatent list methods`", "byol")
     backbone: str | None = _option("any timm or torchvision name, or one of ownlatent's small networks")
     epochs: float | None = _option("length of the run in passes over the data")
     minutes: float | None = _option("length of the run in minutes of training, instead of --epochs")
@@ -65,7 +70,7 @@ class Recipe:
     download: bool = _option("let torchvision: data sets be downloaded", False)
     checkpoint_seconds: float = _option("time between two checkpoints", 60.0)
     optim: Optim = field(default_factory=Optim)
-    views: tuple[View, ...] | None = None
+    views: tuple[View, ...] | None = _option("table of views by name, of those in `ownlatent list views`")
     method_settings: dict[str, Any] = field(default_factory=dict)
     backbone_settings: dict[str, Any] = field(default_factory=dict)
 
@@ -107,12 +112,12 @@ def check(recipe: Recipe) -> None:
         if values[name] is not None and values[name] not in choices:
             raise OwnlatentError(f"{_flag(name)} is one of {', '.join(choices)}, not {values[name]!r}")
     positive = ("epochs", "minutes", "image_size", "batch_size", "accumulate", "checkpoint_seconds")
-    for name in (*positive, "optim.lr", "optim.eta"):
+    for name in (*positive, "optim.base_lr", "optim.lr", "optim.eta"):
         if values[name] is not None and not values[name] > 0:
             raise OwnlatentError(f"{_flag(name)} must be greater than 0, not {values[name]}")
     if recipe.seed >= 2**63:
         raise OwnlatentError(f"--seed must be below 2**63, not {recipe.seed}")
-    for name in ("workers", "seed", "optim.weight_decay"):
+    for name in ("workers", "seed", *(f"optim.{n}" for n in ("weight_decay", "end_weight_decay", "end_lr", "bias_lr"))):
         if values[name] is not None and not values[name] >= 0:
             raise OwnlatentError(f"{_flag(name)} must be at least 0, not {values[name]}")
     if not 0 <= recipe.max_unreadable <= 1:
@@ -134,7 +139,7 @@ def check(recipe: Recipe) -> None:
 
 def option_names() -> list[str]:
     """Every dotted name that `edit` knows by itself."""
-    plain = [f.name for f in fields(Recipe) if f.name not in ("optim", "views", "method_settings", "backbone_settings")]
+    plain = [f.name for f in fields(Recipe) if f.name not in ("optim", "method_settings", "backbone_settings")]
     return plain + [f"optim.{f.name}" for f in fields(Optim)] + [f"views.{f.name}" for f in fields(View)]
 
 
@@ -183,9 +188,13 @@ def _set(target: Any, path: list[str], value: Any, name: str) -> Any:
 
 
 def _set_views(views: tuple[View, ...], path: list[str], value: Any, name: str) -> tuple[View, ...] | None:
-    if not path:  # a whole list, as a recipe.json holds it
-        if value is None:
+    if not path:  # a whole list, as a recipe.json holds it, or the name of one
+        if value in (None, "none", "auto"):
             return None
+        if isinstance(value, str):
+            if value not in RECIPES:
+                raise OwnlatentError(f"there is no table of views {value!r}: {nearest(value, RECIPES)}")
+            return RECIPES[value]
         if not isinstance(value, (list, tuple)) or not all(isinstance(row, (View, Mapping)) for row in value):
             raise OwnlatentError(f"views takes a list of views, each a table of its settings, not {value!r}")
         rows = []

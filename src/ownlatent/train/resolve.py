@@ -1,64 +1,71 @@
 """Defaults that follow the images, their number and the hardware, each with its reason in words."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, get_type_hints
 
 from ownlatent.augment.recipes import RECIPES, View
 from ownlatent.backbones.stem import SMALL_IMAGE
 from ownlatent.errors import OwnlatentError, nearest
 from ownlatent.machine import cores
-from ownlatent.methods import get, settings
-from ownlatent.train.recipe import Recipe, check, coerce, edit
+from ownlatent.methods import get, settings, usual
+from ownlatent.train.recipe import Optim, Recipe, check, coerce, edit
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known before anything is chosen. side: the images' shorter side in pixels, at the median."""
+    """What is known before anything is chosen.
+
+    side: the images' shorter side in pixels, at the median. classes: of their labels, where they are wanted.
+    """
 
     num_images: int
     channels: int
     side: int
     device: str
+    classes: int | None = None
 
 
 def resolve(recipe: Recipe, facts: Facts, view_changes: dict[str, Any]) -> Recipe:
     """The recipe with every None filled in and the changes to views applied. Raises OwnlatentError."""
     small_machine = facts.device == "cpu"
     size = image_size(recipe, facts)
-    usual = _batch_size(facts.num_images, recipe.accumulate, 128 if small_machine else 256)
-    batch = recipe.batch_size or usual
+    most = _batch_size(facts.num_images, recipe.accumulate, 128 if small_machine else 256)
+    batch = recipe.batch_size or most
     if facts.num_images < batch:
         raise OwnlatentError(
             f"there are {facts.num_images} images, fewer than a batch of {batch}: "
-            f"give --batch-size {usual} or more images"
+            f"give --batch-size {most} or more images"
         )
-    small = size <= SMALL_IMAGE
     backbone = recipe.backbone
     if backbone is None and small_machine:
-        backbone = "resnet8_w64" if small else "resnet18"
+        backbone = "resnet8_w64" if size <= SMALL_IMAGE else "resnet18"
     elif backbone is None:
-        backbone = "resnet18" if small else "resnet50"
+        backbone = "resnet18" if size <= SMALL_IMAGE else "resnet50"
     epochs = recipe.epochs
     if epochs is None and recipe.minutes is None:
         epochs = min(800, max(20, round(2_000_000 / facts.num_images)))
     workers = recipe.workers if recipe.workers is not None else min(8, cores())
+    recipe = replace(recipe, epochs=epochs)
     resolved = replace(
         recipe,
         image_size=size,
         batch_size=batch,
         backbone=backbone,
-        epochs=epochs,
         workers=workers,
-        views=views_for(recipe, size),
-        optim=_optim(recipe, batch),
-        method_settings=method_settings(replace(recipe, epochs=epochs), facts.device),
+        views=views_for(recipe, size, facts.device),
+        optim=_optim(recipe.optim, batch, _usual(recipe, size, facts.device)),
+        method_settings=method_settings(recipe, size, facts.device, facts.classes),
     )
     resolved = edit(resolved, view_changes)
-    wanted = get(recipe.method).num_views
-    if len(resolved.views or ()) != wanted:
-        raise OwnlatentError(f"{recipe.method} takes {wanted} views, and the recipe has {len(resolved.views or ())}")
+    get(recipe.method).check_views(len(resolved.views or ()))
     check(resolved)
     return resolved
+
+
+def _usual(recipe: Recipe, size: int, device: str) -> dict[str, Any]:
+    """What the method's own recipes make usual for this run."""
+    long = recipe.epochs is not None and recipe.epochs > 300
+    return usual(recipe.method, small=size <= SMALL_IMAGE, processor=device == "cpu", long=long)
 
 
 def image_size(recipe: Recipe, facts: Facts) -> int:
@@ -70,9 +77,9 @@ def image_size(recipe: Recipe, facts: Facts) -> int:
     return max(usual, default=max(8, facts.side))
 
 
-def views_for(recipe: Recipe, size: int) -> tuple[View, ...]:
-    """As given, or BYOL's for views of this size."""
-    return recipe.views or RECIPES["byol_small" if size <= SMALL_IMAGE else "byol"]
+def views_for(recipe: Recipe, size: int, device: str) -> tuple[View, ...]:
+    """As given, or the method's for views of this size. Raises OwnlatentError for an unknown method."""
+    return recipe.views or RECIPES[_usual(recipe, size, device).get("views", "byol")]
 
 
 def _batch_size(num_images: int, accumulate: int, most: int) -> int:
@@ -84,36 +91,55 @@ def _batch_size(num_images: int, accumulate: int, most: int) -> int:
     return max(1, size // accumulate) * accumulate
 
 
-def _optim(recipe: Recipe, batch: int) -> Any:
-    given = recipe.optim
-    name = given.name or "sgd"
-    per_256, decay = {"sgd": (0.12, 5e-4), "lars": (0.45, 1e-6), "adamw": (2e-3, 0.05)}.get(name, (0.12, 5e-4))
-    return replace(
-        given,
-        name=name,
-        lr=per_256 * batch / 256 if given.lr is None else given.lr,
-        weight_decay=decay if given.weight_decay is None else given.weight_decay,
-        warmup=0.05 if given.warmup is None else given.warmup,
-    )
+# What suits small batches and short runs, where a method's recipes say nothing of this optimiser.
+_OPTIM = {
+    "sgd": {"base_lr": 0.12, "weight_decay": 5e-4},
+    "lars": {"base_lr": 0.45, "weight_decay": 1e-6},
+    "adamw": {"base_lr": 2e-3, "weight_decay": 0.05},
+}
 
 
-def method_settings(recipe: Recipe, device: str) -> dict[str, Any]:
-    """Every keyword of the method's constructor: what was given, over our defaults, over its own.
+def _optim(given: Optim, batch: int, usual: dict[str, Any]) -> Optim:
+    """What was given, over the method's, over what is usual for the optimiser."""
+    methods_own = {n.removeprefix("optim."): v for n, v in usual.items() if n.startswith("optim.")}
+    name = given.name or methods_own.get("name", "sgd")
+    if methods_own.get("name", name) != name:
+        methods_own = {}
+    values: dict[str, Any] = {"end_lr": 0.0, "bias_lr": 1.0, "decay_all": False, "warmup": 0.05}
+    values |= {**_OPTIM.get(name, _OPTIM["sgd"]), **methods_own}
+    values |= {
+        field.name: getattr(given, field.name) for field in fields(Optim) if getattr(given, field.name) is not None
+    }
+    if given.lr is None:
+        values["lr"] = values["base_lr"] * batch / 256
+    values["base_lr"] = values["lr"] * 256 / batch
+    values.setdefault("end_weight_decay", values["weight_decay"])
+    return replace(given, **{**values, "name": name})
 
-    Raises OwnlatentError for an unknown method or keyword or a value of the wrong type.
+
+def method_settings(recipe: Recipe, size: int, device: str, classes: int | None = None) -> dict[str, Any]:
+    """Every keyword of the method's constructor: what was given, over what is usual, over its own.
+
+    classes: how many the labels have, for a method that uses them.
     """
     known = settings(recipe.method)
+    ours = {n.removeprefix("method."): v for n, v in _usual(recipe, size, device).items() if n.startswith("method.")}
+    if classes is not None and "classes" in known:
+        ours["classes"] = classes
+    return {**known, **ours, **given_settings(recipe)}
+
+
+def given_settings(recipe: Recipe) -> dict[str, Any]:
+    """The method's settings that were given, as the types that its constructor takes. Raises OwnlatentError."""
+    known = settings(recipe.method)
     hints = get_type_hints(get(recipe.method).__init__)
-    # Short runs want a target that moves faster, as in BYOL's presets of up to 300 epochs; processors narrower heads.
-    long = recipe.epochs is not None and recipe.epochs > 300
-    ours = {"tau": 0.996 if long else 0.99, **({"hidden": 512, "projection": 128} if device == "cpu" else {})}
     given = {}
     for name, value in recipe.method_settings.items():
         if name not in known:
             flag = nearest(f"--method.{name}", [f"--method.{k}" for k in known])
             raise OwnlatentError(f"{recipe.method} takes no setting --method.{name}: {flag}")
         given[name] = coerce(value, hints[name], f"method.{name}")
-    return {**known, **{k: v for k, v in ours.items() if k in known}, **given}
+    return given
 
 
 def describe(recipe: Recipe) -> list[str]:

@@ -1,0 +1,80 @@
+"""Losses and parts of losses that two or more methods use; a loss used once stays with its method."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ownlatent.errors import OwnlatentError, nearest
+from ownlatent.nn.collectives import gather, own
+
+NORMALIZATIONS = ("l2", "layer", "batch", "none")
+
+
+def in_float32(loss: Callable[..., Any]) -> Callable[..., Any]:
+    """A loss whose tensors are brought to float32 (float64 stays), with autocast switched off.
+
+    Autocast would compute a loss's matrix products in bfloat16: three digits, also of the gradient.
+    """
+
+    @wraps(loss)
+    def precise(*arguments: Any, **keywords: Any) -> Any:
+        device = next(a.device.type for a in arguments if isinstance(a, Tensor))
+        with torch.autocast(device, enabled=False):
+            return loss(*map(_widened, arguments), **keywords)
+
+    return precise
+
+
+def _widened(argument: Any) -> Any:
+    half = isinstance(argument, Tensor) and argument.dtype in (torch.bfloat16, torch.float16)
+    return argument.float() if half else argument
+
+
+def unit(x: Tensor) -> Tensor:
+    """Rows (B, D) scaled to length 1; a row of zeros stays."""
+    return F.normalize(x, dim=1, eps=1e-6)  # BYOL's code clips the squared norm at 1e-12
+
+
+@in_float32
+def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
+    """Mean over the batch of the cosine of the angles between rows (B, D), in [-1, 1]."""
+    return (unit(a) * unit(b)).sum(1).mean()
+
+
+@in_float32
+def regression_loss(prediction: Tensor, target: Tensor, normalize: str = "l2") -> Tensor:
+    """Mean over the batch of the squared distance of normalised vectors (BYOL, eq. 2).
+
+    prediction, target: (B, D) of any scale; a target that should not move must come without a gradient.
+    normalize: "l2" compares unit vectors, 2 - 2 cos, in [0, 4]; "layer" and "batch" standardise over
+    features or over the batch and divide by sqrt(D); "none" compares them as they are.
+    """
+    return (_normalized(prediction, normalize) - _normalized(target, normalize)).square().sum(1).mean()
+
+
+def _normalized(x: Tensor, how: str) -> Tensor:
+    if how == "l2":
+        return unit(x)
+    if how == "layer":
+        return F.layer_norm(x, x.shape[1:]) / x.shape[1] ** 0.5
+    if how == "batch":
+        return F.batch_norm(x, None, None, training=True) / x.shape[1] ** 0.5
+    if how == "none":
+        return x
+    raise OwnlatentError(f"there is no normalisation {how!r} of the loss: {nearest(how, NORMALIZATIONS)}")
+
+
+@in_float32
+def contrast(queries: Tensor, keys: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """InfoNCE of each query against the keys of all images of all processes; its own is the right one.
+
+    queries, keys: (B, D) of any scale, row i of both from image i. Returns the cross-entropy of cosines over
+    temperature, in [0, ...), and the share of queries nearest to their own key, without a gradient.
+    """
+    logits = unit(queries) @ gather(unit(keys)).T / temperature
+    right = own(len(queries), queries.device)
+    return F.cross_entropy(logits, right), (logits.argmax(1) == right).float().mean()

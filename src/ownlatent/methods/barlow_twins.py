@@ -1,0 +1,102 @@
+"""Barlow Twins (Zbontar et al. 2021, arXiv 2103.03230)."""
+
+import torch
+from torch import Tensor
+
+from ownlatent.backbones import Backbone
+from ownlatent.errors import OwnlatentError
+from ownlatent.losses import in_float32
+from ownlatent.methods._base import Method
+from ownlatent.nn.collectives import gather
+from ownlatent.nn.mlp import MLP
+from ownlatent.types import Output, Views
+
+_EPS = 1e-5  # BatchNorm's, which standardises in the released code
+
+
+class BarlowTwins(Method):
+    """Make each feature agree between the views and all features independent of each other.
+
+    Idea: The correlations between the features of one view and those of the other, over the batch, should be the
+    identity matrix. The diagonal makes the features the same in both views, the rest makes each feature say
+    something of its own. One network, both branches with a gradient, and no asymmetry of any kind.
+
+    Equation: C = z1'^T z2' / N with z' standardised over the batch (biased variance);
+    loss = sum_i (1 - C_ii)^2 + lambda sum_{i != j} C_ij^2 (eq. 1).
+
+    Needs: batch 128 or more, best near 1024; memory one network and a matrix of the projection's width squared;
+    negatives none; momentum no; predictor no.
+
+    Pick it: when nothing in the method should hinge on a schedule or a moving average, and wide projections fit.
+
+    Goes wrong: a loss that stays near D, the width of the projection, means constant features. Too large a lambda gives
+    independent features that do not agree between views. Crops without colour jitter lose 25 points.
+
+    hidden, projection: widths of the projector's three layers; it gets better up to 16,384. redundancy: lambda, 0.0051
+    in the released code, 0.005 in the paper. norm: what normalises in the projector, "batch", "group", "layer" or
+    "none". The published codes reduce C with an all_reduce that passes no gradient: on W processes theirs is W
+    times too small, and the recipe's small rate for biases was tuned on that. Here the gradient is exact.
+    """
+
+    min_batch = 2
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        hidden: int = 8192,
+        projection: int = 8192,
+        redundancy: float = 0.0051,
+        norm: str = "batch",
+    ):
+        super().__init__()
+        if redundancy < 0:
+            raise OwnlatentError(f"redundancy is a weight of at least 0, not {redundancy}")
+        self.backbone = backbone
+        self.projector = MLP(backbone.num_features, hidden, hidden, projection, kind=norm, bias=False)
+        self.redundancy = redundancy
+
+    def forward(self, views: Views) -> Output:
+        view1, view2 = self.pair(views)
+        z1, z2 = self.projector(self.backbone(view1)), self.projector(self.backbone(view2))
+        invariance, redundancy = correlation_loss(z1, z2)
+        loss = invariance + self.redundancy * redundancy
+        return Output(loss, z1.detach(), {"invariance": invariance.detach(), "redundancy": redundancy.detach()})
+
+
+@in_float32
+def correlation_loss(z1: Tensor, z2: Tensor) -> tuple[Tensor, Tensor]:
+    """sum_i (1 - C_ii)^2 and sum_{i != j} C_ij^2 of the correlations C (D, D) between the views (Barlow Twins, eq. 1).
+
+    z1, z2: (B, D) of any scale and offset, standardised here over the images of all processes.
+    """
+    z1, z2 = standardized(gather(z1)), standardized(gather(z2))
+    correlations = z1.T @ z2 / len(z1)
+    diagonal = correlations.diagonal()
+    return (1 - diagonal).square().sum(), (correlations - torch.diag(diagonal)).square().sum()
+
+
+def standardized(z: Tensor) -> Tensor:
+    """Columns of (N, D) with mean 0 and biased variance 1."""
+    return (z - z.mean(0)) / (z.var(0, correction=0) + _EPS).sqrt()
+
+
+RECIPES = {
+    "default": {"views": "barlow_twins", "optim.name": "sgd", "optim.base_lr": 0.12, "optim.weight_decay": 5e-4},
+    "small": {"views": "byol_small"},
+    "processor": {"method.hidden": 512, "method.projection": 512},
+    "imagenet": {
+        "about": "1000 epochs, 73.2 % linear",
+        "views": "barlow_twins",
+        "backbone": "resnet50",
+        "image_size": 224,
+        "batch_size": 2048,
+        "epochs": 1000,
+        "optim.name": "lars",
+        "optim.base_lr": 0.2,
+        "optim.bias_lr": 0.024,
+        "optim.weight_decay": 1.5e-6,
+        "optim.warmup": 0.01,
+        "optim.end_lr": 0.001,
+    },
+}

@@ -1,0 +1,90 @@
+"""The methods, their recipes and the tables of views, as lines for a terminal; no torch is loaded."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from textwrap import wrap
+
+from ownlatent import methods
+from ownlatent.augment.recipes import RECIPES, View
+from ownlatent.methods._card import Card, card
+
+LISTS = ("methods", "recipes", "views")
+_LABEL = 11  # the width of the first column
+
+
+def catalogue(what: str, width: int = 100) -> list[str]:
+    """The lines of one of LISTS, wrapped at `width` characters."""
+    width = max(60, min(width, 120))
+    make = {"methods": _methods, "recipes": _recipes, "views": _views}[what]
+    return list(make(width))
+
+
+def _methods(width: int) -> Iterator[str]:
+    for name in methods.names():
+        about = card(name)
+        yield name
+        yield from _wrapped("", about.summary, width)
+        yield from _wrapped("paper", _paper(about), width)
+        yield from _wrapped("needs", "; ".join(f"{what} {how}" for what, how in about.needs.items()), width)
+        yield from _wrapped("pick it", about.pick, width)
+        yield ""
+    yield "Take one with --method NAME. `ownlatent list recipes` shows its settings."
+
+
+def _paper(about: Card) -> str:
+    return f"{about.title} ({about.paper})"
+
+
+def _recipes(width: int) -> Iterator[str]:
+    for name in methods.names():
+        named = {row: values for row, values in card(name).recipes.items() if row not in methods.UNASKED}
+        for row, values in named.items():
+            yield f"--method {name} --recipe {row}"
+            yield from _wrapped("", values.get("about", ""), width)
+            settings = [f"{_dashed(key)} {_text(value)}" for key, value in values.items() if key != "about"]
+            yield from _wrapped("", "  ".join(settings), width)
+            yield ""
+    yield "Settings given beside --recipe win. Without it they are chosen by the images, their number and the hardware."
+
+
+def _views(width: int) -> Iterator[str]:
+    for name, views in RECIPES.items():
+        yield name
+        for view, numbers in _alike(views):
+            yield from _wrapped(f"view {numbers}", _view(view), width)
+        yield ""
+    yield "Take one with --views NAME; change it by --views.FIELD, or of one view by --views.0.FIELD."
+
+
+def _alike(views: tuple[View, ...]) -> Iterator[tuple[View, str]]:
+    """Views that stand next to each other and are the same, with their numbers, such as 2-9."""
+    first = 0
+    for number in range(1, len(views) + 1):
+        if number == len(views) or views[number] != views[first]:
+            yield views[first], f"{first}" if number == first + 1 else f"{first}-{number - 1}"
+            first = number
+
+
+def _view(view: View) -> str:
+    plain = asdict(View())
+    shown = {"crop_scale", "jitter", "blur", "solarize"}
+    return "  ".join(f"{k} {_text(v)}" for k, v in asdict(view).items() if k in shown or v != plain[k])
+
+
+def _text(value: object) -> str:
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(_text, value))
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _dashed(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _wrapped(label: str, text: str, width: int) -> list[str]:
+    """A label and a text beside it; the further lines are indented as the text is."""
+    first = f"  {label:<{_LABEL}}" if label else "  "
+    rest = " " * (2 + _LABEL) if label else "  "
+    return wrap(text, width, initial_indent=first, subsequent_indent=rest) if text else []
