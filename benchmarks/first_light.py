@@ -11,7 +11,6 @@ images by all train images, with the encoder of the last epoch. `--cifar10-run` 
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -21,19 +20,15 @@ from time import perf_counter
 from typing import Any
 
 import results
-import torch
 
-from ownlatent import Run, backbones
-from ownlatent.backbones.encoder import Encoder
+from ownlatent import Run
 from ownlatent.data.opening import load_labelled
 from ownlatent.evaluate.against_baselines import against_baselines, table
-
-DATA = Path(os.environ.get("OWNLATENT_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
 
 def main() -> None:
     parser = results.arguments(__doc__)
-    parser.add_argument("--cifar10", type=Path, default=DATA / "cifar10", metavar="FOLDER")
+    parser.add_argument("--cifar10", type=Path, default=results.DATA / "cifar10", metavar="FOLDER")
     parser.add_argument("--cifar10-run", type=Path, metavar="RUN")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave the run folders here")
     parser.add_argument("--minutes", type=float, default=30, help="of training on CIFAR-10")
@@ -67,7 +62,7 @@ def photos(runs: Path, options: argparse.Namespace, rows: list[dict[str, Any]], 
     """`ownlatent demo`, the whole process timed."""
     out = runs / "photos"
     began = perf_counter()
-    ownlatent("demo", "--out", out, *(["--minutes", 0.05] if options.quick else []))
+    results.ownlatent("demo", "--out", out, *(["--minutes", 0.05] if options.quick else []))
     figures["photos_seconds"] = round(perf_counter() - began, 1)
     record("photos", Run(out).results["evaluations"], Run(out), rows, figures)
 
@@ -81,26 +76,14 @@ def cifar10(
     out = options.cifar10_run or runs / "cifar10"
     if options.cifar10_run is None:
         minutes = 0.05 if options.quick else options.minutes
-        ownlatent("pretrain", scratch / "images" / "train", "--minutes", minutes, "--out", out)
+        results.ownlatent("pretrain", scratch / "images" / "train", "--minutes", minutes, "--out", out)
     run = Run(out)
     trained = run.encoder
     train, test = (load_labelled(str(scratch / "images" / s), 3, trained.image_size) for s in ("train", "test"))
-    entries = against_baselines(trained, untrained(run), train, test, train.images[::10])
+    entries = against_baselines(trained, results.untrained(run), train, test, train.images[::10])
     print("\n".join(table(entries)))
     figures["cifar10_minutes"] = round(run.results["training"]["seconds"] / 60, 2)
     record("cifar10", entries, run, rows, figures)
-
-
-def untrained(run: Run) -> Encoder:
-    """The run's encoder as it was before training: the same seed, drawn again."""
-    spec = run.encoder.backbone.spec
-    torch.manual_seed(run.recipe.seed)
-    backbone = backbones.create(
-        spec["name"], channels=spec["channels"], image_size=spec["image_size"], **spec["keywords"]
-    )
-    return Encoder(
-        backbone, run.encoder.image_size, run.encoder.mean.flatten().tolist(), run.encoder.std.flatten().tolist()
-    )
 
 
 def record(name: str, entries: list[dict], run: Run, rows: list[dict[str, Any]], figures: dict[str, float]) -> None:
@@ -125,12 +108,6 @@ def unpack(source: Path, target: Path, every: int) -> None:
             path = target / split / image["path"]
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(image["bytes"])
-
-
-def ownlatent(*arguments: Any) -> None:
-    command = [sys.executable, "-m", "ownlatent", *map(str, arguments)]
-    print("$ ownlatent", *arguments, flush=True)
-    subprocess.run(command, check=True)
 
 
 if __name__ == "__main__":

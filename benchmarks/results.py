@@ -1,12 +1,20 @@
-"""What every benchmark shares: where it ran, and the file it writes."""
+"""What every benchmark shares: its data, runs by the command line, where it ran, and the file it writes."""
 
 import argparse
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from ownlatent import Run, backbones
+from ownlatent.backbones.encoder import Encoder
 from ownlatent.train.environment import environment
+
+DATA = Path(os.environ.get("OWNLATENT_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
@@ -28,3 +36,26 @@ def write(path: Path | None, name: str, rows: list[dict[str, Any]], figures: dic
         path.parent.mkdir(parents=True, exist_ok=True)
         content = {"name": name, "machine": machine, "command": command, "rows": rows, "figures": figures}
         path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def ownlatent(*arguments: Any) -> dict[str, float]:
+    """Run a command in a process of its own; its peak memory in MiB and the CPU seconds that it took."""
+    command = [sys.executable, "-m", "ownlatent", *map(str, arguments)]
+    print("$ ownlatent", *arguments, flush=True)
+    process = subprocess.Popen(command)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"that command failed ({os.waitstatus_to_exitcode(status)})")
+    return {"peak_mib": round(usage.ru_maxrss / 1024), "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1)}
+
+
+def untrained(run: Run) -> Encoder:
+    """The run's encoder as it was before training: the same seed, drawn again."""
+    spec = run.encoder.backbone.spec
+    torch.manual_seed(run.recipe.seed)
+    backbone = backbones.create(
+        spec["name"], channels=spec["channels"], image_size=spec["image_size"], **spec["keywords"]
+    )
+    return Encoder(
+        backbone, run.encoder.image_size, run.encoder.mean.flatten().tolist(), run.encoder.std.flatten().tolist()
+    )

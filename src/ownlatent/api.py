@@ -6,8 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ownlatent.errors import OwnlatentError, nearest
+from ownlatent.errors import OwnlatentError
 from ownlatent.log import to_console, to_file
+from ownlatent.recipes.begin import apart, begin
 from ownlatent.run import Run, check_folder, default_folder, lies_among, make_way, write_json
 from ownlatent.train.recipe import Recipe, coerce, edit
 
@@ -56,8 +57,8 @@ def pretrain(
         raise OwnlatentError("--resume goes on with a run as it is: leave out --overwrite and --recipe")
     if resume:
         return _resume(out, fields, network, objects)
-    start, late = _start(recipe, fields.get("method"))
-    early, given = _split(fields)
+    start, late = begin(recipe, fields.get("method"))
+    early, given = apart(fields)
     late |= given
     for length, other in (("epochs", "minutes"), ("minutes", "epochs")):
         if length in early and other not in early:  # the length that is given replaces the stored one
@@ -114,8 +115,8 @@ def preview(
         raise OwnlatentError(f"{path} would lie among the images and be taken for one: give another --out")
     if count < 1:
         raise OwnlatentError(f"--count must be at least 1, not {count}")
-    start, late = _start(recipe, fields.get("method"))
-    early, given = _split(fields)
+    start, late = begin(recipe, fields.get("method"))
+    early, given = apart(fields)
     start, late = edit(start, {**early, "data": str(data)}), late | given
     with to_console():
         from ownlatent.report.pictures import draw_views
@@ -188,32 +189,6 @@ def load_encoder(folder: str | Path, network: "nn.Module | None" = None) -> "nn.
 def _is_plain(name: Any) -> bool:
     """Whether a name can stand in a list with commas between."""
     return isinstance(name, (str, Path)) and not set(",{}") & set(str(name))
-
-
-def _start(recipe: str | Path | Recipe | None, method: str | None) -> tuple[Recipe, dict[str, Any]]:
-    """The recipe to begin with, given, from a file, or a method's by its name; and what it changes of the views."""
-    if recipe is None or isinstance(recipe, Recipe):
-        return recipe or Recipe(), {}
-    if Path(recipe).suffix == ".json":
-        return Recipe.load(Path(recipe)), {}
-    from ownlatent import methods
-
-    method, name = method or Recipe().method, str(recipe)
-    rows = methods.named_recipes(method)
-    if name not in rows:
-        raise OwnlatentError(
-            f"{method} has no recipe {name!r}: {nearest(name, rows)}; a file of one ends in .json"
-            if rows
-            else f"{method} has no recipe of its own: leave out --recipe, or name a recipe.json"
-        )
-    early, late = _split(rows[name])
-    return edit(Recipe(method=method), early), late
-
-
-def _split(fields: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The recipe's fields, and the changes to views, which can only be made once the views are chosen."""
-    late = {name: value for name, value in fields.items() if name.startswith("views.")}
-    return {name: value for name, value in fields.items() if name not in late}, late
 
 
 def _resume(

@@ -22,9 +22,10 @@ def in_float32(loss: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(loss)
     def precise(*arguments: Any, **keywords: Any) -> Any:
-        device = next(a.device.type for a in arguments if isinstance(a, Tensor))
+        given = [*arguments, *keywords.values()]
+        device = next(a.device.type for a in given if isinstance(a, Tensor))
         with torch.autocast(device, enabled=False):
-            return loss(*map(_widened, arguments), **keywords)
+            return loss(*map(_widened, arguments), **{name: _widened(value) for name, value in keywords.items()})
 
     return precise
 

@@ -27,11 +27,22 @@ EXPECTED: dict[str, list[tuple[float, float, float, tuple[float, ...], float, fl
     "moco_small": [(1, 0.08, 1, HALF, 0.5, 0.0)] * 2,
     "simsiam_small": [(1, 0.2, 1, HALF, 0.0, 0.0)] * 2,
     "vicreg_small": [(1, 0.2, 1, BYOL, 0.0, 0.1)] * 2,
+    "dino_small": [
+        (1, 0.25, 1, BYOL, 0.0, 0.0),
+        (1, 0.25, 1, BYOL, 0.0, 0.2),
+        *[(1 / 2, 0.05, 0.25, BYOL, 0.0, 0.0)] * 4,
+    ],
 }
 
 
 def test_every_recipe_is_checked():
-    assert set(RECIPES) == set(EXPECTED)
+    assert set(RECIPES) == {*EXPECTED, "supervised"}
+
+
+def test_the_supervised_view_is_crop_and_flip_alone():
+    (view,) = RECIPES["supervised"]
+    assert (view.crop_scale, view.crop_ratio, view.flip, view.size) == ((0.08, 1.0), (3 / 4, 4 / 3), 0.5, 1.0)
+    assert view.jitter == view.grayscale == view.blur == view.solarize == 0
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
@@ -51,7 +62,7 @@ def test_dino_has_two_large_and_eight_small_views():
     assert [view.pixels(224) for view in RECIPES["dino"]] == [224] * 2 + [96] * 8
 
 
-@pytest.mark.parametrize("name", sorted(set(RECIPES) - {"dino"}))
+@pytest.mark.parametrize("name", sorted(set(RECIPES) - {"dino", "dino_small", "supervised"}))
 def test_all_others_have_two_views_of_the_whole_size(name: str):
     assert [view.pixels(224) for view in RECIPES[name]] == [224, 224]
 

@@ -10,7 +10,8 @@ from torch import nn
 
 from ownlatent import backbones, methods
 from ownlatent.errors import OwnlatentError
-from ownlatent.methods.byol import BYOL, regression_loss
+from ownlatent.losses import regression_loss
+from ownlatent.methods.byol import BYOL
 from ownlatent.types import Views
 
 
@@ -115,11 +116,11 @@ def test_loss_does_not_depend_on_scale():
 
 
 def test_loss_of_a_zero_vector_is_finite():
-    """The released code clips the squared norm at 1e-12: a zero vector counts as orthogonal."""
+    """The released code clips the squared norm at 1e-12: zero stays zero, at distance 1 from every unit vector."""
     p = torch.zeros(2, 3, requires_grad=True)
     loss = regression_loss(p, vectors(2, 3))
     loss.backward()
-    assert loss.item() == 2
+    assert loss.item() == pytest.approx(1, abs=1e-6)
     assert p.grad is not None and p.grad.isfinite().all()
 
 
@@ -191,10 +192,18 @@ def test_loss_is_computed_in_float32_under_autocast():
 # --- gradients and branches -----------------------------------------------------------------------
 
 
-def test_no_gradient_reaches_the_target_of_the_loss():
+def test_target_projections_come_without_a_gradient():
+    """The loss treats both sides alike and would let a gradient through to either; the target cuts it."""
     p, t = vectors(3, 4, 0).requires_grad_(), vectors(3, 4, 1).requires_grad_()
     regression_loss(p, t).backward()
-    assert t.grad is None
+    swapped = [x.detach().clone().requires_grad_() for x in (t, p)]
+    regression_loss(*swapped).backward()
+    torch.testing.assert_close([p.grad, t.grad], [swapped[1].grad, swapped[0].grad])
+
+    method, projections = tiny_byol(), []
+    method.target.register_forward_hook(lambda _, inputs, output: projections.append(output))
+    method(two_views())
+    assert [z.requires_grad for z in projections] == [False, False]
 
 
 def test_target_parameters_get_no_gradient_and_are_not_optimised():
@@ -323,6 +332,7 @@ def test_target_moves_only_after_the_step():
     before = [p.clone() for p in method.target.parameters()]
     for seed in range(3):  # three micro-batches
         method(two_views(seed=seed)).loss.backward()
+        method.before_step(0.5)
     assert all(torch.equal(p, q) for p, q in zip(method.target.parameters(), before, strict=True))
 
 
@@ -363,7 +373,11 @@ def test_heads_are_those_of_the_released_code():
 
 
 def test_defaults_are_the_papers():
-    assert methods.settings("byol") == {"hidden": 4096, "projection": 256, "tau": 0.996}
+    """Two heads of two layers, an l2-normalised distance without negatives, and a target that slows to a halt."""
+    widths = {"hidden": 4096, "projection": 256, "projector_layers": 2, "predictor_layers": 2, "norm": "batch"}
+    target = {"tau": 0.996, "tau_schedule": "cosine", "stop_gradient": True, "predictor_lr": 1.0}
+    loss = {"normalize": "l2", "negatives": 0.0, "temperature": 0.1}
+    assert methods.settings("byol") == {**widths, **target, **loss}
 
 
 @pytest.mark.parametrize("tau", [-0.01, 1.01, float("nan")])
@@ -375,5 +389,5 @@ def test_tau_outside_its_range_is_refused(tau: float):
 @pytest.mark.parametrize("widths", [{"hidden": 0}, {"projection": 0}])
 def test_heads_without_width_are_refused(widths: dict[str, int]):
     backbone = backbones.create(nn.Flatten(), channels=2, image_size=1)
-    with pytest.raises(OwnlatentError, match="hidden and projection"):
+    with pytest.raises(OwnlatentError, match=r"widths of a head must be at least 1, not .*\b0\b"):
         BYOL(backbone, **widths)

@@ -1,10 +1,15 @@
 """The moving average against its closed form."""
 
+from collections.abc import Callable
 from copy import deepcopy
 
 import pytest
+import timm
 import torch
+from timm.layers import DropPath
 from torch import nn
+from torchvision.models import DenseNet, SwinTransformer
+from torchvision.ops import DropBlock2d, StochasticDepth
 
 from ownlatent.nn.ema import EMA
 
@@ -122,3 +127,89 @@ def test_no_gradient_flows_through_it():
     x = torch.randn(3, 4, requires_grad=True)
     assert not target(x).requires_grad
     assert not any(p.requires_grad for p in target.parameters())
+
+
+# --- nothing is dropped ---------------------------------------------------------------------------
+
+
+def timm_vit(**keywords: float) -> nn.Module:
+    sizes = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 3, "num_heads": 2, "num_classes": 0}
+    return timm.create_model("vit_tiny_patch16_224", **sizes, **keywords)
+
+
+def torchvision_swin(**keywords: float) -> nn.Module:
+    settings = {"dropout": 0.0, "attention_dropout": 0.0, "stochastic_depth_prob": 0.0, **keywords}
+    return SwinTransformer([4, 4], 16, [2], [2], [2, 2], num_classes=4, **settings)
+
+
+DROPPING: dict[str, Callable[[], nn.Module]] = {
+    "dropout": lambda: nn.Dropout(0.5),
+    "dropout of maps": lambda: nn.Dropout2d(0.5),
+    "alpha dropout": lambda: nn.AlphaDropout(0.5),
+    "timm's paths": lambda: DropPath(0.5),
+    "timm's paths in a transformer": lambda: timm_vit(drop_path_rate=0.9),
+    "timm's dropout in a transformer": lambda: timm_vit(proj_drop_rate=0.5, pos_drop_rate=0.5),
+    "torchvision's paths": lambda: StochasticDepth(0.5, "row"),
+    "torchvision's paths in a transformer": lambda: torchvision_swin(stochastic_depth_prob=0.9),
+    # These drop inside a function, by the mode of the layer around it, or are layers of another name.
+    "timm's attention": lambda: timm_vit(attn_drop_rate=0.5),
+    "timm's patches": lambda: timm_vit(patch_drop_rate=0.5),
+    "timm's blocks": lambda: timm.layers.DropBlock2d(0.5, 3),
+    "timm's features": lambda: timm.create_model("resnet10t", num_classes=0, drop_rate=0.5),
+    "torchvision's attention": lambda: torchvision_swin(attention_dropout=0.5),
+    "torchvision's blocks": lambda: DropBlock2d(0.5, 3),
+    "torchvision's DenseNet": lambda: DenseNet(4, (2, 2), 8, drop_rate=0.5),
+    "torch's transformer": lambda: nn.Sequential(nn.Flatten(2), nn.TransformerEncoderLayer(256, 2, 16, dropout=0.5)),
+}
+
+
+@pytest.mark.parametrize("what", DROPPING)
+def test_copy_drops_nothing_even_in_training(what: str):
+    """DINO's student drops paths, its teacher does not: a target must say the same of the same batch twice."""
+    torch.manual_seed(0)
+    source, x = DROPPING[what](), torch.randn(8, 3, 16, 16)
+    assert not torch.equal(source(x), source(x))  # the example drops something
+    target = EMA(source)
+    assert torch.equal(target(x), target(x))
+    for around in (target, nn.Sequential(target)):
+        around.train()
+        assert torch.equal(target(x), target(x))
+    assert not torch.equal(source(x), source(x))  # and the original goes on
+    assert all(module.training for module in source.modules())
+
+
+def test_batchnorm_of_the_copy_stays_in_training():
+    """Beside dropout: it normalises with its own batch, as the released codes' targets do."""
+    source = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Flatten(), nn.LazyBatchNorm1d())
+    x = 3 * torch.randn(8, 3, 6, 6) + 1
+    source(x)
+    target = EMA(source)
+    for _ in range(2):
+        norms = [target.net[0][1], target.net[0][4]]
+        assert all(norm.training for norm in norms)
+        counted = [norm.num_batches_tracked.item() for norm in norms]
+        outputs = target(x)
+        assert [norm.num_batches_tracked.item() for norm in norms] == [n + 1 for n in counted]
+        torch.testing.assert_close(outputs.mean(0), torch.zeros(64), atol=1e-5, rtol=0)
+        nn.ModuleList([target]).train()
+
+
+def test_mode_of_the_copy_follows_train_and_eval():
+    """In evaluation BatchNorm uses what it has gathered; back in training it normalises again, and nothing drops."""
+    target = EMA(nn.Sequential(nn.BatchNorm1d(4), nn.Dropout(0.5)))
+    x = torch.randn(8, 4) + 3
+    target.eval()
+    assert not any(module.training for module in target.modules())
+    torch.testing.assert_close(target(x), x, atol=1e-4, rtol=1e-4)  # no batch gathered yet: mean 0, variance 1
+    assert target.train() is target and target.training and target.net[0][0].training
+    torch.testing.assert_close(target(x).mean(0), torch.zeros(4), atol=1e-5, rtol=0)
+
+
+def test_a_layer_that_was_frozen_in_evaluation_is_copied_so():
+    """Whoever fine-tunes with fixed BatchNorm statistics says so by `.eval()` on those layers."""
+    source = network()
+    source[1].eval()
+    target = EMA(source)
+    x = torch.randn(16, 4) + 3
+    torch.testing.assert_close(target(x), source(x).detach())
+    assert torch.equal(target.net[0][1].running_mean, torch.zeros(5))

@@ -68,8 +68,24 @@ def test_each_group_remembers_its_own_peak(name: str):
         {"params": list(model[1].parameters()), "decay": False},
     ]
     fast, plain = create(name, groups, lr=0.1, weight_decay=0.0).param_groups
-    assert fast["lr"] == fast["base_lr"] == pytest.approx(1.0)
-    assert plain["lr"] == plain["base_lr"] == 0.1
+    assert fast["lr"] == fast["peak_lr"] == pytest.approx(1.0)
+    assert plain["lr"] == plain["peak_lr"] == 0.1
+
+
+def test_biases_have_a_rate_of_their_own_if_asked():
+    """Barlow Twins: 0.0048 for biases and norms beside 0.2 for weights."""
+    weights, biases = create("lars", split_decay(layers()), lr=0.2, weight_decay=0.0, bias_lr=0.024).param_groups
+    assert (weights["peak_lr"], biases["peak_lr"]) == (0.2, pytest.approx(0.0048))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_biases_and_norms_are_decayed_if_asked(name: str):
+    """SimSiam and MoCo v2 decay every parameter; LARS still adapts weights only."""
+    optimizer = create(name, split_decay(layers()), lr=0.1, weight_decay=0.03, decay_all=True)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.03, 0.03]
+    assert [group["decayed"] for group in optimizer.param_groups] == [True, True]
+    if name == "lars":
+        assert [group["adapt"] for group in optimizer.param_groups] == [True, False]
 
 
 def test_callers_groups_are_left_as_they_were():

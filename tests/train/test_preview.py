@@ -15,7 +15,7 @@ from ownlatent.cli import main
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES))
 def test_every_recipe_can_be_looked_at(recipe: str, image_folder: Path, tmp_path: Path):
-    path = preview(image_folder, recipe=recipe, out=tmp_path / "views.png", count=3)
+    path = preview(image_folder, views=recipe, out=tmp_path / "views.png", count=3)
     with Image.open(path) as picture:
         assert picture.height > picture.width / 4 * len(RECIPES[recipe])
         assert len(np.unique(np.asarray(picture.convert("L")))) > 50
@@ -51,7 +51,8 @@ def test_a_picture_is_not_overwritten(image_folder: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--recipe", "byo"], "the nearest"),
+        (["--recipe", "imagnet"], "the nearest"),
+        (["--views", "byo"], "the nearest"),
         (["--count", "0"], "at least 1"),
         (["--count", "many"], "a whole number"),
         (["--out", "views.nothing"], "end --out in .png"),

@@ -7,6 +7,8 @@ import pytest
 
 from ownlatent.augment.recipes import RECIPES, View
 from ownlatent.errors import OwnlatentError
+from ownlatent.methods import named_recipes, names, recipes, settings
+from ownlatent.recipes.begin import begin
 from ownlatent.train.recipe import Optim, Recipe, check, edit, option_names
 from ownlatent.train.resolve import Facts, describe, resolve
 
@@ -125,6 +127,7 @@ def test_every_option_can_be_set() -> None:
     start = Recipe(views=TWO)
     for name in option_names():
         sample = "0.3,0.7" if name.endswith(("crop_scale", "crop_ratio", "blur_sigma")) else None
+        sample = "simclr" if name == "views" else sample
         changed = [text for text in ([sample] if sample else texts.values()) if _changes(start, name, text)]
         assert changed, name
 
@@ -177,7 +180,8 @@ def test_large_images_on_an_accelerator_get_the_papers_setting() -> None:
     recipe = resolve(Recipe(data="x"), LARGE, {})
     assert recipe.image_size == 224 and recipe.backbone == "resnet50"
     assert recipe.views == RECIPES["byol"]
-    assert recipe.method_settings == {"hidden": 4096, "projection": 256, "tau": 0.99}
+    widths = {name: recipe.method_settings[name] for name in ("hidden", "projection", "tau")}
+    assert widths == {"hidden": 4096, "projection": 256, "tau": 0.99}
     longer = resolve(Recipe(data="x", epochs=1000), LARGE, {})
     assert longer.method_settings["tau"] == 0.996
 
@@ -219,11 +223,86 @@ def test_what_is_given_wins() -> None:
         image_size=48,
         batch_size=17,
         workers=0,
-        optim=Optim("adamw", 1.0, 0.0, 0.5, 0.1, 0.0),
+        optim=Optim(
+            name="adamw",
+            base_lr=256 / 17,
+            lr=1.0,
+            end_lr=0.2,
+            bias_lr=0.3,
+            weight_decay=0.0,
+            end_weight_decay=0.4,
+            decay_all=True,
+            momentum=0.5,
+            eta=0.1,
+            warmup=0.0,
+        ),
         views=TWO,
-        method_settings={"hidden": 1, "projection": 2, "tau": 0.3},
+        method_settings={**settings("byol"), "hidden": 1, "tau": 0.3},
     )
     assert resolve(given, SMALL, {}) == given
+
+
+def test_a_base_rate_is_scaled_by_the_batch_and_a_rate_as_used_is_not() -> None:
+    """lr = base_lr * batch / 256; where both are given the rate as used decides."""
+    scaled = resolve(Recipe(data="x", batch_size=64, optim=Optim(base_lr=0.4)), SMALL, {}).optim
+    assert (scaled.lr, scaled.base_lr) == (pytest.approx(0.1), pytest.approx(0.4))
+    used = resolve(Recipe(data="x", batch_size=64, optim=Optim(base_lr=0.4, lr=0.3)), SMALL, {}).optim
+    assert (used.lr, used.base_lr) == (0.3, pytest.approx(1.2))
+
+
+def test_another_optimiser_than_the_methods_gets_its_own_rate() -> None:
+    """DINO's recipe is for AdamW: its rate would be far too small, and its decay too large, for SGD."""
+    own = resolve(Recipe(data="x", method="dino"), SMALL, {}).optim
+    assert own.name == "adamw" and own.weight_decay == 0.04
+    other = resolve(Recipe(data="x", method="dino", optim=Optim(name="sgd")), SMALL, {}).optim
+    assert other.base_lr == resolve(Recipe(data="x", optim=Optim(name="sgd")), SMALL, {}).optim.base_lr
+    assert other.weight_decay == 5e-4
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_method_is_resolved_for_every_circumstance(name: str) -> None:
+    for facts in (replace(SMALL, classes=3), replace(LARGE, classes=3), replace(LARGE, device="cpu", classes=3)):
+        for length in ({}, {"epochs": 1000}, {"minutes": 5}):
+            recipe = resolve(edit(Recipe(data="x", method=name), length), facts, {})
+            assert None not in vars(recipe.optim).values() and recipe.views
+            assert set(recipe.method_settings) == set(settings(name))
+            assert resolve(recipe, SMALL, {}) == recipe
+
+
+@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("facts", [SMALL, LARGE], ids=["processor", "accelerator"])
+def test_a_named_recipe_is_the_same_on_every_machine(name: str, facts: Facts) -> None:
+    for row in named_recipes(name):
+        start, changes = begin(row, name)
+        here = resolve(replace(start, data="x", batch_size=256, workers=2), replace(facts, classes=3), changes)
+        there = resolve(replace(start, data="x", batch_size=256, workers=2), replace(LARGE, classes=3), changes)
+        assert here == there and here.method == name
+        stated = recipes(name)[row]
+        assert all(here.method_settings[k.removeprefix("method.")] == v for k, v in stated.items() if "method." in k)
+        assert all(getattr(here, k) == v for k, v in stated.items() if k in ("backbone", "image_size", "epochs"))
+        optim = {k.removeprefix("optim."): v for k, v in stated.items() if k.startswith("optim.")}
+        assert all(getattr(here.optim, k) == pytest.approx(v) if k != "name" else here.optim.name == v
+                   for k, v in optim.items())  # fmt: skip
+
+
+def test_a_recipe_by_an_unknown_name_names_the_nearest() -> None:
+    with pytest.raises(OwnlatentError, match=r"simclr has no recipe 'imagnet': the nearest is imagenet"):
+        begin("imagnet", "simclr")
+    with pytest.raises(OwnlatentError, match=r"random_target has no recipe 'imagenet'; .*recipe\.json"):
+        begin("imagenet", "random_target")
+
+
+def test_views_are_taken_by_the_name_of_their_table() -> None:
+    assert edit(Recipe(), {"views": "dino"}).views == RECIPES["dino"]
+    assert edit(Recipe(views=TWO), {"views": "auto"}).views is None
+    with pytest.raises(OwnlatentError, match=r"no table of views 'dinno': the nearest .*dino"):
+        edit(Recipe(), {"views": "dinno"})
+
+
+@pytest.mark.parametrize(("name", "views"), [("byol", "dino"), ("simclr", "supervised"), ("dino", "supervised")])
+def test_views_that_a_method_cannot_use_are_refused(name: str, views: str) -> None:
+    with pytest.raises(OwnlatentError, match=f"{name} .*views.*ownlatent list views"):
+        resolve(edit(Recipe(data="x", method=name), {"views": views}), SMALL, {})
 
 
 def test_view_changes_come_after_the_choice_of_views() -> None:

@@ -9,10 +9,13 @@ from ownlatent.backbones.mode import evaluating
 from ownlatent.backbones.small import NETWORKS
 from ownlatent.backbones.stem import fit_stem, pooled
 from ownlatent.errors import OwnlatentError, nearest
+from ownlatent.nn.norm import without_batchnorm
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+
+NORMS = ("batch", "group")
 
 # What networks raise when their settings or the images' shape do not suit them.
 _REFUSALS = (TypeError, ValueError, AssertionError, RuntimeError, AttributeError, KeyError, IndexError)
@@ -43,24 +46,44 @@ class Backbone(nn.Module):
 
 
 def create(
-    network: str | nn.Module, *, channels: int = 3, image_size: int = 224, pretrained: bool = False, **keywords: Any
+    network: str | nn.Module,
+    *,
+    channels: int = 3,
+    image_size: int = 224,
+    pretrained: bool = False,
+    norm: str = "batch",
+    **keywords: Any,
 ) -> Backbone:
     """A backbone from a name or a module, with a stem that fits `image_size` pixels and `channels`.
 
     network: one of this package's small networks, any timm or torchvision classification model
     (`timm:` or `torchvision:` before the name chooses where both have it; timm comes first), or a
     module, which is wrapped as it is. keywords go to the model's own constructor. pretrained loads
-    the library's weights, which may need a network connection.
+    the library's weights, which may need a network connection. norm: "batch" leaves the network's own
+    normalisation, "group" puts GroupNorm with weight standardisation in the place of every BatchNorm.
 
     Raises OwnlatentError for an unknown name, with the nearest ones, or for a network that does not
     take such images.
     """
+    if norm not in NORMS:
+        raise OwnlatentError(f"there is no norm {norm!r} for a backbone: {nearest(norm, NORMS)}")
     if isinstance(network, nn.Module):
-        return Backbone(network, _measure(network, channels, image_size))
+        if norm == "group":
+            raise OwnlatentError(
+                "norm changes networks that are built by name: give a module of your own with the norms that it should "
+                "have, for example by ownlatent.nn.norm.without_batchnorm(module)"
+            )
+        return Backbone(network, measure(network, channels, image_size))
     net = _build(network, channels, image_size, pretrained, keywords)
     changes = fit_stem(net, image_size, channels)
+    if norm == "group":
+        replaced = without_batchnorm(net)
+        if not replaced:
+            raise OwnlatentError(f"{network} has no BatchNorm that could be replaced: leave out --backbone.norm")
+        changes.append(f"GroupNorm with standardised weights in place of {replaced} BatchNorm layers")
+        keywords = {**keywords, "norm": norm}
     spec = {"name": network, "channels": channels, "image_size": image_size, "keywords": keywords}
-    return Backbone(net, _measure(net, channels, image_size), spec, tuple(changes))
+    return Backbone(net, measure(net, channels, image_size), spec, tuple(changes))
 
 
 def names() -> list[str]:
@@ -124,10 +147,14 @@ def _torchvision_names() -> list[str]:
 def _build_timm(name: str, image_size: int, pretrained: bool, keywords: dict[str, Any]) -> nn.Module:
     import timm
 
-    try:
-        return timm.create_model(name, pretrained=pretrained, num_classes=0, img_size=image_size, **keywords)
-    except TypeError:  # only networks with position embeddings take an image size
-        return timm.create_model(name, pretrained=pretrained, num_classes=0, **keywords)
+    # Only networks with position embeddings take an image size, and of these not all take others than that.
+    for sizes in ({"img_size": image_size, "dynamic_img_size": True}, {"img_size": image_size}, {}):
+        try:
+            return timm.create_model(name, pretrained=pretrained, num_classes=0, **{**sizes, **keywords})
+        except TypeError:
+            if not sizes:
+                raise
+    raise AssertionError
 
 
 def _build_torchvision(name: str, image_size: int, pretrained: bool, keywords: dict[str, Any]) -> nn.Module:
@@ -148,8 +175,11 @@ def _build_torchvision(name: str, image_size: int, pretrained: bool, keywords: d
 
 
 @torch.no_grad()
-def _measure(net: nn.Module, channels: int, image_size: int) -> int:
-    """Width of the pooled output, on zeros and in evaluation mode, so that no statistic moves."""
+def measure(net: nn.Module, channels: int, image_size: int) -> int:
+    """Width of the pooled output, on zeros and in evaluation mode, so that no statistic moves.
+
+    Raises OwnlatentError if the network does not take images of this kind.
+    """
     device = next((p.device for p in net.parameters()), torch.device("cpu"))
     try:
         with evaluating(net):

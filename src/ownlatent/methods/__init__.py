@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from ownlatent.methods._base import Method
 
 
+UNASKED = ("default", "small", "processor", "long")
+"""The recipes that apply by themselves, each over the one before."""
+
+
 def names() -> list[str]:
     """Every method's name, found by listing the files, without importing them."""
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
@@ -38,14 +42,18 @@ def recipes(name: str) -> dict[str, dict[str, Any]]:
 
 
 def named_recipes(name: str) -> dict[str, dict[str, Any]]:
-    """Those of a method's recipes that are asked for by name, as changes to a recipe."""
-    named = {row: dict(settings) for row, settings in recipes(name).items() if row not in UNASKED}
-    for row in named.values():
-        row.pop("about", None)
+    """Those of a method's recipes that are asked for by name, as changes to a recipe.
+
+    What an unasked one would change of the method is given too, as its constructor has it: a named recipe is the
+    same on every machine.
+    """
+    known = settings(name)
+    unasked = {key for row in UNASKED for key in recipes(name).get(row, {}) if key.startswith("method.")}
+    fixed = {key: known[key.removeprefix("method.")] for key in unasked}
+    named = {row: {**fixed, **changes} for row, changes in recipes(name).items() if row not in UNASKED}
+    for changes in named.values():
+        changes.pop("about", None)
     return named
-
-
-UNASKED = ("default", "small", "processor", "long")
 
 
 def usual(name: str, *, small: bool, processor: bool, long: bool) -> dict[str, Any]:

@@ -24,8 +24,8 @@ class Method(nn.Module):
     min_views: int = 2
     max_views: int | None = 2
     """None: any number; view 0 and view 1 are then the large ones."""
-    min_batch: int = 1
-    """The fewest images for which the loss has a meaning."""
+    min_batch: int = 2
+    """The fewest images for which the loss has a meaning: one has no statistics for BatchNorm."""
     uses_labels: bool = False
     name: ClassVar[str] = "a method"
     """The name of the method's file."""

@@ -16,7 +16,8 @@ class Card:
 
     title, paper, year: from the module's first line, "Title (Authors year, ...)". summary: the class's first
     line. idea, equation, pick, wrong: its sections. needs: "batch", "memory", "negatives", "momentum" and
-    "predictor" in a few words each. settings: what the constructor's keywords mean. recipes: the file's RECIPES.
+    "predictor" in a few words each. settings: what the constructor's keywords mean, and defaults: their
+    values. recipes: the file's RECIPES.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Card:
     pick: str
     wrong: str
     settings: str
+    defaults: dict[str, Any]
     recipes: dict[str, dict[str, Any]]
 
 
@@ -59,6 +61,7 @@ def card(name: str) -> Card:
         pick=_joined(sections["Pick it"]),
         wrong=_joined(sections["Goes wrong"]),
         settings=_joined("\n".join(paragraphs)),
+        defaults=_defaults(method),
         recipes=_recipes(tree),
     )
 
@@ -73,6 +76,12 @@ def _needs(text: str) -> dict[str, str]:
     if missing := set(_NEEDS) - set(parts):
         raise ValueError(f"the paragraph of needs says nothing of {', '.join(sorted(missing))}")
     return parts
+
+
+def _defaults(method: ast.ClassDef) -> dict[str, Any]:
+    made = next(node for node in method.body if isinstance(node, ast.FunctionDef) and node.name == "__init__")
+    pairs = zip(made.args.kwonlyargs, made.args.kw_defaults, strict=True)
+    return {keyword.arg: ast.literal_eval(default) for keyword, default in pairs if default is not None}
 
 
 def _recipes(tree: ast.Module) -> dict[str, dict[str, Any]]:

@@ -38,8 +38,6 @@ class BarlowTwins(Method):
     times too small, and the recipe's small rate for biases was tuned on that. Here the gradient is exact.
     """
 
-    min_batch = 2
-
     def __init__(
         self,
         backbone: Backbone,
@@ -50,7 +48,7 @@ class BarlowTwins(Method):
         norm: str = "batch",
     ):
         super().__init__()
-        if redundancy < 0:
+        if not redundancy >= 0:
             raise OwnlatentError(f"redundancy is a weight of at least 0, not {redundancy}")
         self.backbone = backbone
         self.projector = MLP(backbone.num_features, hidden, hidden, projection, kind=norm, bias=False)

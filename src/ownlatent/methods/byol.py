@@ -50,8 +50,6 @@ class BYOL(Method):
     "layer" or "none" in the heads; the backbone has a setting of its own for this.
     """
 
-    min_batch = 2  # the heads' BatchNorm has no statistics of one image
-
     def __init__(
         self,
         backbone: Backbone,
@@ -78,8 +76,10 @@ class BYOL(Method):
             raise OwnlatentError(f"there is no normalize {normalize!r}: {nearest(normalize, NORMALIZATIONS)}")
         if projector_layers < 1 or predictor_layers < 0:
             raise OwnlatentError("the projector has at least 1 layer and the predictor at least 0")
-        if predictor_lr < 0 or negatives < 0 or temperature <= 0:
+        if not (predictor_lr >= 0 and negatives >= 0 and temperature > 0):
             raise OwnlatentError("predictor_lr and negatives are at least 0, and temperature is greater than 0")
+        if negatives and normalize != "l2":
+            raise OwnlatentError("negatives compare cosines, so what they are beside must too: leave normalize at l2")
         if not stop_gradient and tau > 0:
             raise OwnlatentError("without stop_gradient the target is the online network itself: set tau to 0 as well")
         self.backbone = backbone
@@ -127,8 +127,9 @@ class BYOL(Method):
 def repulsion(prediction: Tensor, same: Tensor, other: Tensor, temperature: float) -> Tensor:
     """2 a mean_i ln( sum_{j != i} exp(cos(p_i, t_j) / a) + sum_j exp(cos(p_i, t'_j) / a) ), a the temperature.
 
-    prediction: (B, D) of one view; same, other: targets (B, D) of the same and of the other view, of all
-    processes' images. Beside the attraction 2 - 2 cos this makes InfoNCE (BYOL, section 5, with weight 1).
+    prediction: (B, D) of one view; same, other: targets (B, D) of the same and of the other view. i runs over the
+    own images, j over those of all processes. With weight 1 beside the attraction 2 - 2 cos it makes InfoNCE
+    (BYOL, section 5).
     """
     p = unit(prediction)
     logits = torch.cat([p @ gather(unit(same)).T, p @ gather(unit(other)).T], dim=1) / temperature
@@ -171,7 +172,33 @@ RECIPES = {
         "optim.name": "lars",
         "optim.base_lr": 0.3,
         "optim.weight_decay": 1e-6,
-        "optim.warmup": 0.0333,
+        "optim.warmup": 0.03333333,
         "method.tau": 0.99,
+    },
+    "imagenet_100": {
+        "about": "100 epochs; other people's runs gave 66.5 to 69.3 % linear",
+        "views": "byol",
+        "backbone": "resnet50",
+        "image_size": 224,
+        "batch_size": 4096,
+        "epochs": 100,
+        "optim.name": "lars",
+        "optim.base_lr": 0.45,
+        "optim.weight_decay": 1e-6,
+        "optim.warmup": 0.1,
+        "method.tau": 0.99,
+    },
+    "imagenet_small_batch": {
+        "about": "batches of 512, 1000 epochs (app. G): 73.7 % linear",
+        "views": "byol",
+        "backbone": "resnet50",
+        "image_size": 224,
+        "batch_size": 512,
+        "epochs": 1000,
+        "optim.name": "lars",
+        "optim.base_lr": 0.4,
+        "optim.weight_decay": 1.5e-6,
+        "optim.warmup": 0.01,
+        "method.tau": 0.9995,
     },
 }

@@ -10,6 +10,7 @@ from ownlatent.losses import in_float32
 from ownlatent.methods._base import Method
 from ownlatent.nn.center import Center
 from ownlatent.nn.ema import EMA
+from ownlatent.optim.groups import split_decay
 from ownlatent.optim.schedules import cosine
 from ownlatent.types import Output, Views
 
@@ -60,11 +61,11 @@ class DINO(Method):
         clip: float = 3.0,
     ):
         super().__init__()
-        if min(student_temperature, teacher_temperature, warmup_temperature) <= 0:
+        if not all(t > 0 for t in (student_temperature, teacher_temperature, warmup_temperature)):
             raise OwnlatentError("the temperatures of student and teacher must be greater than 0")
         if not all(0 <= share <= 1 for share in (warmup, center_momentum, tau, freeze)):
             raise OwnlatentError("warmup, center_momentum, tau and freeze are shares from 0 to 1")
-        if clip < 0 or min(hidden, bottleneck, prototypes) < 1:
+        if not clip >= 0 or min(hidden, bottleneck, prototypes) < 1:
             raise OwnlatentError("clip must be at least 0, and hidden, bottleneck and prototypes at least 1")
         self.backbone = backbone
         self.projector = _projector(backbone.num_features, hidden, bottleneck)
@@ -86,6 +87,10 @@ class DINO(Method):
         )
         self.center.observe(teacher.flatten(0, 1))
         return Output(loss, projected[0].detach(), {"entropy": entropy, "kl": kl})
+
+    def param_groups(self) -> list[dict]:
+        # Apart, because fused SGD takes only groups of which all parameters begin at the same step.
+        return [*split_decay(self.backbone, self.projector), *split_decay(self.prototypes)]
 
     def before_step(self, progress: float) -> None:
         if progress < self.freeze:

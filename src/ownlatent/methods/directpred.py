@@ -37,8 +37,6 @@ class DirectPred(Method):
     trained in between. tau: of the target, constant. norm: what normalises in the projector.
     """
 
-    min_batch = 2
-
     def __init__(
         self,
         backbone: Backbone,
@@ -54,7 +52,7 @@ class DirectPred(Method):
         super().__init__()
         if not 0 <= rho < 1 or not 0 <= tau <= 1:
             raise OwnlatentError(f"rho must lie in [0, 1) and tau in [0, 1], not {rho} and {tau}")
-        if eps < 0 or every < 1 or min(hidden, projection) < 1:
+        if not eps >= 0 or every < 1 or min(hidden, projection) < 1:
             raise OwnlatentError("eps must be at least 0, and every, hidden and projection at least 1")
         self.backbone = backbone
         self.projector = nn.Sequential(

@@ -1,4 +1,4 @@
-"""Momentum Contrast, version 2 (MoCo v2; He et al. 2019, arXiv 1911.05722; Chen et al. 2020, arXiv 2003.04297)."""
+"""Momentum Contrast, version 2 (MoCo v2; Chen et al. 2020, arXiv 2003.04297, on He et al. 2019, arXiv 1911.05722)."""
 
 import torch
 import torch.nn.functional as F
@@ -55,7 +55,7 @@ class MoCoV2(Method):
         super().__init__()
         if not 0 <= tau <= 1:
             raise OwnlatentError(f"tau must lie in [0, 1], not {tau}: 0.99 for short runs, 0.999 for long ones")
-        if temperature <= 0 or queue < 1 or splits < 1:
+        if not temperature > 0 or queue < 1 or splits < 1:
             raise OwnlatentError("temperature must be greater than 0, and queue and splits at least 1")
         self.backbone = backbone
         self.projector = MLP(backbone.num_features, hidden, projection, kind="none", last_bias=True)

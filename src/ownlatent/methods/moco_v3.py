@@ -38,8 +38,6 @@ class MoCoV3(Method):
     step; here it moves right after the optimiser, which is the same.
     """
 
-    min_batch = 2
-
     def __init__(
         self,
         backbone: Backbone,
@@ -55,7 +53,7 @@ class MoCoV3(Method):
         super().__init__()
         if not 0 <= tau <= 1:
             raise OwnlatentError(f"tau must lie in [0, 1], not {tau}: 0.99, or 0.996 for long runs")
-        if temperature <= 0 or projector_layers < 1:
+        if not temperature > 0 or projector_layers < 1:
             raise OwnlatentError("temperature must be greater than 0 and projector_layers at least 1")
         self.backbone = backbone
         self.projector = nn.Sequential(
@@ -104,7 +102,7 @@ RECIPES = {
         "optim.name": "lars",
         "optim.base_lr": 0.3,
         "optim.weight_decay": 1e-6,
-        "optim.warmup": 0.0333,
+        "optim.warmup": 0.03333333,
         "method.tau": 0.99,
         "method.temperature": 1.0,
     },
@@ -118,7 +116,7 @@ RECIPES = {
         "optim.name": "adamw",
         "optim.base_lr": 1.5e-4,
         "optim.weight_decay": 0.1,
-        "optim.warmup": 0.1333,
+        "optim.warmup": 0.13333333,
         "method.projector_layers": 3,
         "method.predictor_norm": True,
         "method.tau": 0.99,

@@ -29,8 +29,6 @@ class RandomTarget(Method):
     hidden, projection: widths of both heads. norm: what normalises in the heads, "batch", "group", "layer" or "none".
     """
 
-    min_batch = 2
-
     def __init__(self, backbone: Backbone, *, hidden: int = 4096, projection: int = 256, norm: str = "batch"):
         super().__init__()
         self.backbone = backbone

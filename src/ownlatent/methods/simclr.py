@@ -35,10 +35,9 @@ class SimCLR(Method):
 
     hidden, projection: widths of the projector, of `layers` layers (2 in the paper, 3 in SimCLR v2), with BatchNorm
     also behind the last, as in the released code. temperature: 0.1 for ImageNet, 0.5 for CIFAR-10. norm: what
-    normalises in the projector, "batch", "group", "layer" or "none".
+    normalises in the projector, "batch", "group", "layer" or "none". The released code multiplies by the learning rate
+    before the momentum, our optimisers after it, which differs only while the rate changes.
     """
-
-    min_batch = 2
 
     def __init__(
         self,
@@ -51,7 +50,7 @@ class SimCLR(Method):
         norm: str = "batch",
     ):
         super().__init__()
-        if temperature <= 0 or layers < 1:
+        if not temperature > 0 or layers < 1:
             raise OwnlatentError("temperature must be greater than 0 and layers at least 1")
         self.backbone = backbone
         self.projector = nn.Sequential(

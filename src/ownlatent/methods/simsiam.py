@@ -35,8 +35,6 @@ class SimSiam(Method):
     norm: what normalises in the heads, "batch", "group", "layer" or "none".
     """
 
-    min_batch = 2
-
     def __init__(
         self,
         backbone: Backbone,

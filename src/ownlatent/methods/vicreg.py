@@ -38,8 +38,6 @@ class VICReg(Method):
     norm: what normalises in the expander, "batch", "group", "layer" or "none".
     """
 
-    min_batch = 2
-
     def __init__(
         self,
         backbone: Backbone,
@@ -52,7 +50,7 @@ class VICReg(Method):
         norm: str = "batch",
     ):
         super().__init__()
-        if min(invariance, variance, covariance) < 0:
+        if not all(weight >= 0 for weight in (invariance, variance, covariance)):
             raise OwnlatentError("invariance, variance and covariance are weights of at least 0")
         self.backbone = backbone
         self.projector = MLP(backbone.num_features, hidden, hidden, projection, kind=norm)

@@ -16,7 +16,10 @@ class MLP(nn.Sequential):
 
     def __init__(self, inputs: int, *widths: int, kind: str = "batch", bias: bool = True, last_bias: bool = False):
         if min(widths) < 1:
-            raise OwnlatentError(f"the widths of a head must be at least 1, not {', '.join(map(str, widths))}")
+            raise OwnlatentError(
+                "hidden, projection and whatever else is the width of a head must be at least 1, not "
+                + ", ".join(map(str, widths))
+            )
         layers: list[nn.Module] = []
         linear = StandardizedLinear if kind == "group" else nn.Linear
         for width in widths[:-1]:

@@ -52,6 +52,8 @@ def draw_curves(folder: Path) -> bool:
         ("images_per_second", "images / s", _BLUE),
         ("knn", "k-NN accuracy on --val", _ORANGE),
     ]
+    shown = {"step", "epoch", "progress", "seconds", "waiting", *(key for key, _, _ in panels)}
+    panels += [(key, key.replace("_", " "), _GREEN) for key in rows[0] if key not in shown]  # the method's own
     drawn = [(key, title, colour, *_series(rows, key)) for key, title, colour in panels]
     drawn = [panel for panel in drawn if len(panel[3])]
     width = 3

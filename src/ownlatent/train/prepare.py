@@ -138,6 +138,8 @@ def _build(recipe: Recipe, channels: int, network: nn.Module | None) -> Method:
             **backbones.checked_settings(recipe.backbone_settings),
         )
         method = methods.create(recipe.method, backbone, **recipe.method_settings)
+    for size in {view.pixels(recipe.image_size) for view in recipe.views or ()} - {recipe.image_size}:
+        backbones.measure(backbone.net, channels, size)  # small crops beside the large ones
     method.check_batch(recipe.batch_size // recipe.accumulate)
     return method
 

@@ -30,6 +30,7 @@ COLUMNS = (
 class Metrics(pl.Callback):
     """One row every `every` optimiser steps; `latest` is the last row, for whoever shows it.
 
+    The columns are COLUMNS, then the method's other schedules and the terms of its loss, of one batch as std is.
     loss is the mean since the last row, std the relative_std of the projections of one batch,
     waiting the share of time in which training had no data. Loss and statistics stay on the device
     between rows. On a loss that is not finite training ends with an OwnlatentError.
@@ -72,8 +73,8 @@ class Metrics(pl.Callback):
         batches, seconds, paused, waited = self._last
         self._last = (module.batches_seen, module.elapsed, self.paused, self.loader.waited)
         span = max(1e-9, self._last[1] - seconds - (self.paused - paused))
-        progress = module.progress
-        recipe = module.recipe
+        progress, recipe = module.progress, module.recipe
+        scheduled = module.method.scheduled(module.step_progress)
         assert recipe.batch_size is not None
         self.latest = {
             "step": step,
@@ -82,16 +83,18 @@ class Metrics(pl.Callback):
             "seconds": round(module.elapsed, 2),
             "loss": round(loss, 5),
             "lr": round(trainer.optimizers[0].param_groups[0]["lr"], 8),
-            "tau": _rounded(module.method.scheduled(module.step_progress).get("tau"), 6),
+            "tau": _rounded(scheduled.pop("tau", None), 6),
             "std": round(relative_std(module.output.embeddings).item(), 4),
             "images_per_second": round((self._last[0] - batches) * (recipe.batch_size // recipe.accumulate) / span, 1),
             "waiting": round((self.loader.waited - waited) / span, 4),
             "knn": _rounded(self.knn, 4),
+            **{name: round(value, 6) for name, value in scheduled.items()},
+            **{name: round(term.item(), 6) for name, term in module.output.terms.items()},
         }
         self.knn = None
         new = not self.path.exists()
         with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
+            writer = csv.DictWriter(file, list(self.latest))
             if new:
                 writer.writeheader()
             writer.writerow(self.latest)
@@ -110,10 +113,12 @@ def _keep_rows(path: Path, step: int) -> None:
     if not path.exists():
         return
     with path.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["step"] and int(row["step"]) <= step]
+        reader = csv.DictReader(file)
+        rows = [row for row in reader if row["step"] and int(row["step"]) <= step]
+        columns = reader.fieldnames or COLUMNS
     beside = path.with_suffix(".tmp")
     with beside.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
     os.replace(beside, path)
