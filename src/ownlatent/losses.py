@@ -25,12 +25,13 @@ def in_float32(loss: Callable[..., Any]) -> Callable[..., Any]:
         given = [*arguments, *keywords.values()]
         device = next(a.device.type for a in given if isinstance(a, Tensor))
         with torch.autocast(device, enabled=False):
-            return loss(*map(_widened, arguments), **{name: _widened(value) for name, value in keywords.items()})
+            return loss(*map(widened, arguments), **{name: widened(value) for name, value in keywords.items()})
 
     return precise
 
 
-def _widened(argument: Any) -> Any:
+def widened(argument: Any) -> Any:
+    """A tensor of half precision as float32; everything else as it is."""
     half = isinstance(argument, Tensor) and argument.dtype in (torch.bfloat16, torch.float16)
     return argument.float() if half else argument
 
@@ -63,7 +64,8 @@ def _normalized(x: Tensor, how: str) -> Tensor:
     if how == "layer":
         return F.layer_norm(x, x.shape[1:]) / x.shape[1] ** 0.5
     if how == "batch":
-        return F.batch_norm(x, None, None, training=True) / x.shape[1] ** 0.5
+        everyone = F.batch_norm(gather(x), None, None, training=True) / x.shape[1] ** 0.5
+        return everyone[own(len(x), x.device)]
     if how == "none":
         return x
     raise OwnlatentError(f"there is no normalisation {how!r} of the loss: {nearest(how, NORMALIZATIONS)}")

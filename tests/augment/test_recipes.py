@@ -22,6 +22,11 @@ EXPECTED: dict[str, list[tuple[float, float, float, tuple[float, ...], float, fl
         (1, 0.4, 1, BYOL, 0.1, 0.2),
         *[(96 / 224, 0.05, 0.4, BYOL, 0.5, 0.0)] * 8,
     ],
+    "dino_resnet": [
+        (1, 0.14, 1, BYOL, 1.0, 0.0),
+        (1, 0.14, 1, BYOL, 0.1, 0.2),
+        *[(96 / 224, 0.05, 0.14, BYOL, 0.5, 0.0)] * 8,
+    ],
     "byol_small": [(1, 0.08, 1, BYOL, 0.0, 0.0), (1, 0.08, 1, BYOL, 0.0, 0.2)],
     "simclr_small": [(1, 0.08, 1, STRONG, 0.5, 0.0)] * 2,
     "moco_small": [(1, 0.08, 1, HALF, 0.5, 0.0)] * 2,
@@ -62,7 +67,7 @@ def test_dino_has_two_large_and_eight_small_views():
     assert [view.pixels(224) for view in RECIPES["dino"]] == [224] * 2 + [96] * 8
 
 
-@pytest.mark.parametrize("name", sorted(set(RECIPES) - {"dino", "dino_small", "supervised"}))
+@pytest.mark.parametrize("name", sorted(set(RECIPES) - {"dino", "dino_resnet", "dino_small", "supervised"}))
 def test_all_others_have_two_views_of_the_whole_size(name: str):
     assert [view.pixels(224) for view in RECIPES[name]] == [224, 224]
 

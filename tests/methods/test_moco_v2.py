@@ -125,6 +125,20 @@ def test_queries_of_one_view_find_keys_of_the_other_among_those_of_earlier_batch
     assert not output.embeddings.requires_grad
 
 
+def test_found_is_the_mean_over_both_queries():
+    """Angles in degrees, heads that change nothing, every waiting key at 45.
+
+    As queries 0 finds 10, and 90 is nearer to 45 than to 140; 10 finds 0, and 140 finds 90: (1/2 + 1) / 2.
+    """
+    views = [torch.tensor([[torch.pi * a / 180] for a in angles]) for angles in ([0, 90], [10, 140])]
+    backbone = backbones.create(nn.Flatten(), channels=2, image_size=1)
+    method = MoCoV2(backbone, hidden=2, projection=2, queue=8, symmetric=True)
+    method.projector, method.target = nn.Identity(), nn.Flatten()
+    method.queue.keys.fill_(0.5**0.5)
+    output = method([torch.cat([a.cos(), a.sin()], 1).view(2, 2, 1, 1) for a in views])
+    assert output.terms["found"].item() == 0.75
+
+
 def test_gradients_are_those_of_the_formula_also_of_two_passes_before_one_step():
     """The queue changes in place at every pass; a backward that comes later must see it as it was."""
     method = tiny(symmetric=True)
@@ -315,8 +329,8 @@ def test_defaults_are_the_papers():
         ("temperature", [0.0, -1.0, float("nan")], "temperature must be greater than 0"),
         ("queue", [0, -4], "queue"),
         ("splits", [0, -1], "splits"),
-        ("hidden", [0], "widths"),
-        ("projection", [0], "widths"),
+        ("hidden", [0], "hidden"),
+        ("projection", [0], "projection"),
     ],
 )
 def test_settings_out_of_range_are_refused(setting: str, values: list, sentence: str):

@@ -90,6 +90,18 @@ def test_method_pairs_each_prediction_with_the_other_views_keys(temperature: flo
     assert not output.embeddings.requires_grad
 
 
+def test_found_is_the_mean_over_both_queries():
+    """Angles in degrees, heads that change nothing: how often the nearest key of the other view is the own one.
+
+    0 finds 10, but 90 is nearest to 110, and 200 to 140; 10 finds 0, 140 finds 90, but so does 110: (1/3 + 2/3) / 2.
+    """
+    views = [torch.tensor([[pi * a / 180] for a in angles]) for angles in ([0, 90, 200], [10, 140, 110])]
+    method = MoCoV3(backbones.create(nn.Flatten(), channels=2, image_size=1), hidden=2, projection=2)
+    method.projector, method.predictor, method.target = nn.Identity(), nn.Identity(), nn.Flatten()
+    output = method([torch.cat([a.cos(), a.sin()], 1).view(3, 2, 1, 1) for a in views])
+    assert output.terms["found"].item() == pytest.approx(1 / 2)
+
+
 def test_gradients_are_those_of_the_formula_and_none_reaches_the_target():
     method, views = tiny(temperature=0.2), two_views()
     copy = deepcopy(method)
@@ -266,8 +278,8 @@ def test_defaults_are_those_of_resnet50():
         ("temperature", [0.0, -1.0, float("nan")], "temperature must be greater than 0"),
         ("projector_layers", [0, -1], "projector_layers at least 1"),
         ("norm", ["bach"], "the nearest is batch"),
-        ("hidden", [0], "widths"),
-        ("projection", [0], "widths"),
+        ("hidden", [0], "hidden"),
+        ("projection", [0], "projection"),
     ],
 )
 def test_settings_out_of_range_are_refused(setting: str, values: list, sentence: str):

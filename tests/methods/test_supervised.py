@@ -153,6 +153,17 @@ def test_loss_is_computed_in_float32_under_autocast():
     assert loss.item() != loss.bfloat16().item()  # so the example could have shown a rounding
 
 
+def test_loss_of_a_network_in_bfloat16_is_float32():
+    """Also where the weights themselves are of half precision, without autocast."""
+    method, views = tiny_supervised().bfloat16(), [view.bfloat16() for view in some_views(2)]
+    seen: list[torch.Tensor] = []
+    method.classifier.register_forward_hook(lambda *a: seen.append(a[2].detach()))
+    loss = method(views, LABELS).loss
+    assert loss.dtype == torch.float32
+    expected = slow_loss(torch.cat(seen).double().tolist(), [*LABELS.tolist()] * 2, 0.1)
+    assert loss.item() == pytest.approx(expected, abs=1e-6)
+
+
 # --- forward --------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from ownlatent import backbones
 from ownlatent.errors import OwnlatentError
-from ownlatent.nn.mlp import MLP
+from ownlatent.nn.mlp import mlp
 from ownlatent.nn.norm import (
     KINDS,
     StandardizedConv2d,
@@ -158,7 +158,7 @@ def test_standardised_linear_layer_is_a_linear_layer_with_standardised_weights()
 def test_heads_of_every_kind(kind: str):
     """Hidden layers are normalised, with standardised weights before groups; the last layer is an ordinary one."""
     torch.manual_seed(0)
-    head = MLP(6, 64, 32, 4, kind=kind)
+    head = mlp(6, 64, 32, 4, kind=kind)
     linear = StandardizedLinear if kind == "group" else nn.Linear
     between = type(norm(kind, 64))
     assert [type(layer) for layer in head] == [*[linear, between, nn.ReLU] * 2, nn.Linear]
@@ -176,20 +176,20 @@ def test_heads_of_every_kind(kind: str):
 
 def test_biases_of_a_head_are_chosen():
     for bias, last_bias in ((True, True), (False, False), (False, True)):
-        head = MLP(6, 32, 4, bias=bias, last_bias=last_bias)
+        head = mlp(6, 32, 4, bias=bias, last_bias=last_bias)
         assert (head[0].bias is not None, head[3].bias is not None) == (bias, last_bias)
 
 
 @pytest.mark.parametrize("widths", [(8, 4), (4,)])
 def test_unknown_kind_of_head_is_refused_also_where_nothing_is_normalised(widths: tuple[int, ...]):
     with pytest.raises(OwnlatentError, match=r"'bach'.*batch"):
-        MLP(6, *widths, kind="bach")
+        mlp(6, *widths, kind="bach")
 
 
 @pytest.mark.parametrize("widths", [(0, 4), (8, 0), (-1,)])
 def test_heads_without_width_are_refused(widths: tuple[int, ...]):
     with pytest.raises(OwnlatentError, match="at least 1"):
-        MLP(6, *widths)
+        mlp(6, *widths)
 
 
 # --- networks without BatchNorm -------------------------------------------------------------------

@@ -64,6 +64,12 @@ RECIPES: dict[str, tuple[View, ...]] = {
         View(crop_scale=(0.4, 1.0), blur=0.1, solarize=0.2),
         *(View(size=96 / 224, crop_scale=(0.05, 0.4), blur=0.5),) * 8,
     ),
+    # DINO's settings for ResNet-50: all crops smaller.
+    "dino_resnet": (
+        View(crop_scale=(0.14, 1.0), blur=1.0),
+        View(crop_scale=(0.14, 1.0), blur=0.1, solarize=0.2),
+        *(View(size=96 / 224, crop_scale=(0.05, 0.14), blur=0.5),) * 8,
+    ),
     # solo-learn's rows for CIFAR ("asym"): BYOL's pair without blur, which at 32 px hides the object.
     "byol_small": (View(blur=0.0, solarize=0.0), View(blur=0.0, solarize=0.2)),
     # solo-learn's rows for CIFAR ("sym"): SimCLR's, blur included.

@@ -8,7 +8,7 @@ from ownlatent.errors import OwnlatentError
 from ownlatent.losses import in_float32
 from ownlatent.methods._base import Method
 from ownlatent.nn.collectives import gather
-from ownlatent.nn.mlp import MLP
+from ownlatent.nn.mlp import mlp
 from ownlatent.types import Output, Views
 
 _EPS = 1e-5  # BatchNorm's, which standardises in the released code
@@ -51,7 +51,7 @@ class BarlowTwins(Method):
         if not redundancy >= 0:
             raise OwnlatentError(f"redundancy is a weight of at least 0, not {redundancy}")
         self.backbone = backbone
-        self.projector = MLP(backbone.num_features, hidden, hidden, projection, kind=norm, bias=False)
+        self.projector = mlp(backbone.num_features, hidden, hidden, projection, kind=norm, bias=False)
         self.redundancy = redundancy
 
     def forward(self, views: Views) -> Output:

@@ -9,7 +9,7 @@ from ownlatent.losses import NORMALIZATIONS, in_float32, regression_loss, unit
 from ownlatent.methods._base import Method
 from ownlatent.nn.collectives import gather, own
 from ownlatent.nn.ema import EMA
-from ownlatent.nn.mlp import MLP
+from ownlatent.nn.mlp import mlp
 from ownlatent.optim.groups import split_decay
 from ownlatent.optim.schedules import cosine
 from ownlatent.types import Output, Views
@@ -83,10 +83,10 @@ class BYOL(Method):
         if not stop_gradient and tau > 0:
             raise OwnlatentError("without stop_gradient the target is the online network itself: set tau to 0 as well")
         self.backbone = backbone
-        self.projector = MLP(backbone.num_features, *[hidden] * (projector_layers - 1), projection, kind=norm)
+        self.projector = mlp(backbone.num_features, *[hidden] * (projector_layers - 1), projection, kind=norm)
         self.predictor: nn.Module = nn.Identity()
         if predictor_layers:
-            self.predictor = MLP(projection, *[hidden] * (predictor_layers - 1), projection, kind=norm)
+            self.predictor = mlp(projection, *[hidden] * (predictor_layers - 1), projection, kind=norm)
         self.target = EMA(self.backbone, self.projector)
         self.tau, self.tau_schedule, self.predictor_lr, self.stop_gradient = (
             tau,

@@ -6,9 +6,10 @@ from torch import Tensor, nn
 
 from ownlatent.backbones import Backbone
 from ownlatent.errors import OwnlatentError
-from ownlatent.losses import in_float32
+from ownlatent.losses import in_float32, widened
 from ownlatent.methods._base import Method
 from ownlatent.nn.center import Center
+from ownlatent.nn.collectives import average
 from ownlatent.nn.ema import EMA
 from ownlatent.optim.groups import split_decay
 from ownlatent.optim.schedules import cosine
@@ -39,7 +40,8 @@ class DINO(Method):
     sharpness of the two; the teacher's rises from warmup_temperature over the first `warmup` share of the run.
     center_momentum: m, of which 1 is without centring. tau: tau_base of the teacher. freeze: the share of the run, an
     epoch of 100, in which the prototypes do not move. clip: the largest gradient norm of each single tensor, 0 for no
-    limit. The temperature of a step is that of the step before, because the teacher looks before the optimiser moves.
+    limit. The teacher's temperature follows the steps, not the epochs as in the released code, and is that of the
+    step before.
     """
 
     max_views = None
@@ -83,7 +85,7 @@ class DINO(Method):
         student = torch.stack([self.prototypes(z) for z in projected])
         teacher = torch.stack([self.target(view) for view in views[:2]])
         loss, entropy, kl = cross_view_loss(
-            student / self.student_temperature, teacher, self.center.value, self.temperature
+            widened(student) / self.student_temperature, teacher, self.center.value, self.temperature
         )
         self.center.observe(teacher.flatten(0, 1))
         return Output(loss, projected[0].detach(), {"entropy": entropy, "kl": kl})
@@ -96,7 +98,7 @@ class DINO(Method):
         if progress < self.freeze:
             self.prototypes.weight.grad = None
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
-        if self.clip:
+        if self.clip and gradients:
             norms = torch._foreach_norm(gradients)
             torch._foreach_mul_(gradients, [(self.clip / (norm + 1e-6)).clamp(max=1) for norm in norms])
 
@@ -139,14 +141,14 @@ def cross_view_loss(
 
     student: logits (V, B, K), divided by the student's temperature. teacher: logits (2, B, K) of views 0 and 1,
     from which `center` (K,) is taken before they are divided by `temperature`. Also returns, without a
-    gradient, the entropy of the teacher's mean assignment over the batch, in [0, ln K], and the mean
+    gradient, the entropy of the teacher's mean assignment over the batch of all processes, in [0, ln K], and the mean
     divergence KL(P_t || P_s) over the pairs.
     """
     wanted = ((teacher.detach() - center) / temperature).softmax(-1)
     given = student.log_softmax(-1)
     pairs = [(t, s) for t in range(2) for s in range(len(student)) if s != t]
     loss = torch.stack([-(wanted[t] * given[s]).sum(-1).mean() for t, s in pairs]).mean()
-    mean = wanted.mean((0, 1))
+    mean = average(wanted.mean((0, 1)))
     single = -torch.special.xlogy(wanted, wanted).sum(-1).mean()
     return loss, -torch.special.xlogy(mean, mean).sum(), loss.detach() - single
 
@@ -181,18 +183,17 @@ RECIPES = {
         "method.tau": 0.996,
     },
     "imagenet_resnet": {
-        "about": "ResNet-50, 75.3 % linear after 800 epochs",
-        "views": "dino",
-        "views.0.crop_scale": [0.14, 1.0],
-        "views.1.crop_scale": [0.14, 1.0],
+        "about": "ResNet-50, 800 epochs, 75.3 % linear, 67.5 % k-NN",
+        "views": "dino_resnet",
         "backbone": "resnet50",
         "image_size": 224,
         "batch_size": 1024,
-        "epochs": 100,
+        "epochs": 800,
         "optim.name": "sgd",
         "optim.base_lr": 0.03,
         "optim.weight_decay": 1e-4,
-        "optim.warmup": 0.1,
+        "optim.warmup": 0.0125,
+        "method.freeze": 0.00125,
         "method.prototypes": 65536,
         "method.tau": 0.996,
     },

@@ -76,7 +76,7 @@ class DirectPred(Method):
     def forward(self, views: Views) -> Output:
         view1, view2 = self.pair(views)
         f1, f2 = self.projector(self.backbone(view1)), self.projector(self.backbone(view2))
-        self._observe(torch.cat([f1, f2]).detach().float())
+        self._observe(torch.cat([f1, f2]).detach().to(self.correlation.dtype))
         loss = regression_loss(self.predictor(f1), self.target(view2))
         loss = loss + regression_loss(self.predictor(f2), self.target(view1))
         return Output(loss, f1.detach())

@@ -6,11 +6,11 @@ from torch import Tensor
 
 from ownlatent.backbones import Backbone
 from ownlatent.errors import OwnlatentError
-from ownlatent.losses import in_float32, unit
+from ownlatent.losses import in_float32, unit, widened
 from ownlatent.methods._base import Method
 from ownlatent.nn.collectives import agreed, gather, own, rank, world_size
 from ownlatent.nn.ema import EMA
-from ownlatent.nn.mlp import MLP
+from ownlatent.nn.mlp import mlp
 from ownlatent.nn.queue import Queue
 from ownlatent.types import Output, Views
 
@@ -58,7 +58,7 @@ class MoCoV2(Method):
         if not temperature > 0 or queue < 1 or splits < 1:
             raise OwnlatentError("temperature must be greater than 0, and queue and splits at least 1")
         self.backbone = backbone
-        self.projector = MLP(backbone.num_features, hidden, projection, kind="none", last_bias=True)
+        self.projector = mlp(backbone.num_features, hidden, projection, kind="none", last_bias=True)
         self.target = EMA(self.backbone, self.projector)
         self.queue = Queue(queue, projection)
         self.tau, self.temperature, self.symmetric, self.splits = tau, temperature, symmetric, splits
@@ -80,11 +80,11 @@ class MoCoV2(Method):
     def _keys(self, view: Tensor) -> Tensor:
         """Unit keys (B, D) of the own images, of which each passes the target among a random lot of all images."""
         if self.splits == world_size() == 1:
-            return unit(self.target(view).float())
+            return unit(widened(self.target(view)))
         everyone = gather(view)
         order = agreed(torch.randperm(len(everyone)).to(view.device))
         mine = everyone[order.chunk(world_size())[rank()]]
-        keys = gather(unit(torch.cat([self.target(part) for part in mine.chunk(self.splits)]).float()))
+        keys = gather(unit(widened(torch.cat([self.target(part) for part in mine.chunk(self.splits)]))))
         return keys[order.argsort()][own(len(view), view.device)]
 
     def after_step(self, progress: float) -> None:

@@ -7,7 +7,7 @@ from ownlatent.errors import OwnlatentError
 from ownlatent.losses import contrast
 from ownlatent.methods._base import Method
 from ownlatent.nn.ema import EMA
-from ownlatent.nn.mlp import MLP
+from ownlatent.nn.mlp import mlp
 from ownlatent.nn.norm import norm as norm_layer
 from ownlatent.optim.schedules import cosine
 from ownlatent.types import Output, Views
@@ -57,10 +57,10 @@ class MoCoV3(Method):
             raise OwnlatentError("temperature must be greater than 0 and projector_layers at least 1")
         self.backbone = backbone
         self.projector = nn.Sequential(
-            MLP(backbone.num_features, *[hidden] * (projector_layers - 1), projection, kind=norm, bias=False),
+            mlp(backbone.num_features, *[hidden] * (projector_layers - 1), projection, kind=norm, bias=False),
             norm_layer(norm, projection, affine=False),
         )
-        self.predictor = nn.Sequential(MLP(projection, hidden, projection, kind=norm, bias=False))
+        self.predictor = nn.Sequential(mlp(projection, hidden, projection, kind=norm, bias=False))
         if predictor_norm:
             self.predictor.append(norm_layer(norm, projection, affine=False))
         self.target = EMA(self.backbone, self.projector)

@@ -7,7 +7,7 @@ from ownlatent.backbones import Backbone
 from ownlatent.losses import regression_loss
 from ownlatent.methods._base import Method
 from ownlatent.nn.ema import EMA
-from ownlatent.nn.mlp import MLP
+from ownlatent.nn.mlp import mlp
 from ownlatent.types import Output, Views
 
 
@@ -32,8 +32,8 @@ class RandomTarget(Method):
     def __init__(self, backbone: Backbone, *, hidden: int = 4096, projection: int = 256, norm: str = "batch"):
         super().__init__()
         self.backbone = backbone
-        self.projector = MLP(backbone.num_features, hidden, projection, kind=norm)
-        self.predictor = MLP(projection, hidden, projection, kind=norm)
+        self.projector = mlp(backbone.num_features, hidden, projection, kind=norm)
+        self.predictor = mlp(projection, hidden, projection, kind=norm)
         self.target = EMA(self.backbone, self.projector)
         _draw_again(self.target)
 

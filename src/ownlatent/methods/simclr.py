@@ -9,7 +9,7 @@ from ownlatent.errors import OwnlatentError
 from ownlatent.losses import in_float32, unit
 from ownlatent.methods._base import Method
 from ownlatent.nn.collectives import gather, own
-from ownlatent.nn.mlp import MLP
+from ownlatent.nn.mlp import mlp
 from ownlatent.nn.norm import norm as norm_layer
 from ownlatent.types import Output, Views
 
@@ -54,7 +54,7 @@ class SimCLR(Method):
             raise OwnlatentError("temperature must be greater than 0 and layers at least 1")
         self.backbone = backbone
         self.projector = nn.Sequential(
-            MLP(backbone.num_features, *[hidden] * (layers - 1), projection, kind=norm, bias=False),
+            mlp(backbone.num_features, *[hidden] * (layers - 1), projection, kind=norm, bias=False),
             norm_layer(norm, projection, shift=False),
         )
         self.temperature = temperature

@@ -6,7 +6,7 @@ from ownlatent.backbones import Backbone
 from ownlatent.errors import OwnlatentError
 from ownlatent.losses import cosine_similarity
 from ownlatent.methods._base import Method
-from ownlatent.nn.mlp import MLP
+from ownlatent.nn.mlp import mlp
 from ownlatent.nn.norm import norm as norm_layer
 from ownlatent.optim.groups import split_decay
 from ownlatent.types import Output, Views
@@ -53,10 +53,10 @@ class SimSiam(Method):
         self.backbone = backbone
         # The released code gives the last layer a bias that it freezes: before a BatchNorm it has no effect.
         self.projector = nn.Sequential(
-            MLP(backbone.num_features, *[hidden] * (projector_layers - 1), projection, kind=norm, bias=False),
+            mlp(backbone.num_features, *[hidden] * (projector_layers - 1), projection, kind=norm, bias=False),
             norm_layer(norm, projection, affine=False),
         )
-        self.predictor = MLP(projection, bottleneck, projection, kind=norm, bias=False, last_bias=True)
+        self.predictor = mlp(projection, bottleneck, projection, kind=norm, bias=False, last_bias=True)
         self.constant_predictor_lr, self.stop_gradient = constant_predictor_lr, stop_gradient
 
     def forward(self, views: Views) -> Output:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from ownlatent.backbones import Backbone
 from ownlatent.errors import OwnlatentError
+from ownlatent.losses import widened
 from ownlatent.methods._base import Method
 from ownlatent.types import Output, Views
 
@@ -46,7 +47,7 @@ class Supervised(Method):
         if labels is None:
             raise OwnlatentError("supervised needs the labels of the images: method(views, labels)")
         features = [self.backbone(view) for view in views]
-        logits = torch.cat([self.classifier(f) for f in features]).float()
+        logits = widened(torch.cat([self.classifier(f) for f in features]))
         labels = labels.repeat(len(views))
         loss = F.cross_entropy(logits, labels, label_smoothing=self.smoothing)
         return Output(loss, features[0].detach(), {"accuracy": (logits.argmax(1) == labels).float().mean()})
@@ -55,7 +56,7 @@ class Supervised(Method):
 RECIPES = {
     "default": {"views": "supervised", "optim.name": "sgd", "optim.base_lr": 0.2, "optim.weight_decay": 5e-4},
     "imagenet": {
-        "about": "BYOL's baseline: 200 epochs, 76.4 %",
+        "about": "after BYOL's baseline of 200 epochs (76.4 %, with Nesterov momentum, here without)",
         "views": "supervised",
         "backbone": "resnet50",
         "image_size": 224,

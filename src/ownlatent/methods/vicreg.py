@@ -9,7 +9,7 @@ from ownlatent.errors import OwnlatentError
 from ownlatent.losses import in_float32
 from ownlatent.methods._base import Method
 from ownlatent.nn.collectives import gather
-from ownlatent.nn.mlp import MLP
+from ownlatent.nn.mlp import mlp
 from ownlatent.types import Output, Views
 
 _EPS = 1e-4  # within the square root, section 4.1
@@ -53,7 +53,7 @@ class VICReg(Method):
         if not all(weight >= 0 for weight in (invariance, variance, covariance)):
             raise OwnlatentError("invariance, variance and covariance are weights of at least 0")
         self.backbone = backbone
-        self.projector = MLP(backbone.num_features, hidden, hidden, projection, kind=norm)
+        self.projector = mlp(backbone.num_features, hidden, hidden, projection, kind=norm)
         self.weights = (invariance, variance, covariance)
 
     def forward(self, views: Views) -> Output:

@@ -22,4 +22,4 @@ class Center(nn.Module):
     @torch.no_grad()
     def observe(self, outputs: Tensor) -> None:
         """center <- momentum * center + (1 - momentum) * mean of outputs (B, width)."""
-        self.value.lerp_(average(outputs.float().mean(0)), 1 - self.momentum)
+        self.value.lerp_(average(outputs.to(self.value.dtype).mean(0)), 1 - self.momentum)

@@ -5,28 +5,31 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-_STOCHASTIC = ("DropPath", "StochasticDepth")  # timm's and torchvision's layers that drop whole paths
-
 
 class EMA(nn.Module):
     """A copy of a chain of modules whose parameters follow the originals as a moving average.
 
     Only parameters are averaged. Buffers (BatchNorm statistics) are the copy's own and change by
-    its own forward passes, as in BYOL's released code and every reimplementation of it. The copy drops
-    nothing at random, as DINO's teacher does not; the other papers' networks have nothing to drop.
+    its own forward passes, as in BYOL's released code and every reimplementation of it. Apart from its BatchNorm
+    the copy is in evaluation mode: it drops nothing at random, as DINO's teacher does not; the other papers'
+    networks have nothing to drop.
     """
 
     def __init__(self, *sources: nn.Module):
         super().__init__()
         self.net = nn.Sequential(*(deepcopy(source) for source in sources)).requires_grad_(False)
-        self.train(self.training)
+        self._drop_nothing()
 
     def train(self, mode: bool = True) -> "EMA":
         super().train(mode)
-        for module in self.net.modules():
-            if isinstance(module, nn.modules.dropout._DropoutNd) or type(module).__name__ in _STOCHASTIC:
-                module.eval()
+        self._drop_nothing()
         return self
+
+    def _drop_nothing(self) -> None:
+        # Not by `eval`, which reaches into the parts: a BatchNorm within keeps its mode, also one that was frozen.
+        for module in self.net.modules():
+            if not isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.training = False
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """Normalisation layers by name, and networks without BatchNorm."""
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -18,7 +20,7 @@ def norm(kind: str, width: int, affine: bool = True, shift: bool = True) -> nn.M
     if kind == "batch":
         layer: nn.Module = nn.BatchNorm1d(width, affine=affine)
     elif kind == "group":
-        layer = nn.GroupNorm(num_groups(width), width, affine=affine)
+        layer = nn.GroupNorm(num_groups(width, at_least=2), width, affine=affine)
     elif kind == "layer":
         layer = nn.LayerNorm(width, elementwise_affine=affine)
     elif kind == "none":
@@ -30,16 +32,17 @@ def norm(kind: str, width: int, affine: bool = True, shift: bool = True) -> nn.M
     return layer
 
 
-def num_groups(width: int) -> int:
-    """The largest number of groups up to 16 that divides the width."""
-    return next(n for n in range(min(_GROUPS, width), 0, -1) if width % n == 0)
+def num_groups(width: int, at_least: int = 1) -> int:
+    """The largest number of groups up to 16 that divides the width into parts of `at_least` values."""
+    return next((n for n in range(min(_GROUPS, width), 0, -1) if width % n == 0 and width // n >= at_least), 1)
 
 
 def standardized(weight: Tensor) -> Tensor:
     """Weights (outputs, ...) with mean 0 and variance 1 over the inputs of each output (Qiao et al. 2019)."""
     flat = weight.flatten(1)
     centred = flat - flat.mean(1, keepdim=True)
-    return (centred / (centred.square().mean(1, keepdim=True).sqrt() + _EPS)).view_as(weight)
+    # Within the root: its gradient at 0, that of a constant filter, would be infinite.
+    return (centred / (centred.square().mean(1, keepdim=True) + _EPS**2).sqrt()).view_as(weight)
 
 
 class StandardizedConv2d(nn.Conv2d):
@@ -56,22 +59,43 @@ class StandardizedLinear(nn.Linear):
         return F.linear(x, standardized(self.weight), self.bias)
 
 
+class _GroupNormAct(nn.GroupNorm):
+    """A GroupNorm in the place of timm's BatchNorm that drops and activates as well."""
+
+    def __init__(self, num_groups: int, batchnorm: Any):
+        super().__init__(num_groups, batchnorm.num_features, batchnorm.eps, batchnorm.affine)
+        self.drop: nn.Module = batchnorm.drop
+        self.act: nn.Module = batchnorm.act
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.drop(super().forward(x)))
+
+
 def without_batchnorm(net: nn.Module) -> int:
     """Put GroupNorm with weight standardisation in the place of BatchNorm; the number of layers replaced.
 
-    In place: every BatchNorm becomes a GroupNorm of up to 16 groups with its scale and offset, and every plain
+    In place: every BatchNorm within becomes a GroupNorm of up to 16 groups with its scale and offset, and every plain
     convolution standardises its weights. Names and shapes of all weights stay as they are. This is
     what keeps BYOL working without batch statistics (Richemond et al. 2020, arXiv 2010.10241).
     """
-    replaced = 0
-    for name, module in list(net.named_modules()):
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            group = nn.GroupNorm(num_groups(module.num_features), module.num_features, affine=module.affine)
-            if module.affine:
-                group.weight, group.bias = module.weight, module.bias
-            net.set_submodule(name, group)
-            replaced += 1
+    made: dict[nn.Module, nn.GroupNorm] = {}
+    for name, module in list(net.named_modules(remove_duplicate=False)):  # a layer may stand in two places
+        if name and isinstance(module, nn.modules.batchnorm._BatchNorm):
+            if module not in made:
+                made[module] = _group_norm(module)
+            net.set_submodule(name, made[module])
     for module in net.modules():
-        if replaced and type(module) is nn.Conv2d:
+        if made and type(module) is nn.Conv2d:
             module.__class__ = StandardizedConv2d
-    return replaced
+    return len(made)
+
+
+def _group_norm(module: nn.modules.batchnorm._BatchNorm) -> nn.GroupNorm:
+    groups = num_groups(module.num_features)
+    if hasattr(module, "act") and hasattr(module, "drop"):
+        group: nn.GroupNorm = _GroupNormAct(groups, module)
+    else:
+        group = nn.GroupNorm(groups, module.num_features, module.eps, module.affine)
+    if module.affine:
+        group.weight, group.bias = module.weight, module.bias
+    return group
