@@ -372,7 +372,7 @@ def test_imagenet_row_has_the_published_numbers():
     assert (optim.base_lr, optim.weight_decay, optim.end_lr) == (0.2, 1.5e-6, 0.001)
     assert optim.base_lr * optim.bias_lr == pytest.approx(0.0048)
     assert optim.warmup * recipe.epochs == pytest.approx(10)
-    assert not optim.decay_all and recipe.method_settings == {}
+    assert not optim.decay_all and recipe.method_settings == {"hidden": 8192, "projection": 8192}
     jitter = {(v.jitter, v.brightness, v.contrast, v.saturation, v.hue, v.grayscale) for v in recipe.views}
     assert jitter == {(0.8, 0.4, 0.4, 0.2, 0.1, 0.2)}
     assert [(v.crop_scale, v.blur, v.solarize) for v in recipe.views] == [((0.08, 1), 1, 0), ((0.08, 1), 0.1, 0.2)]

@@ -389,5 +389,5 @@ def test_tau_outside_its_range_is_refused(tau: float):
 @pytest.mark.parametrize("widths", [{"hidden": 0}, {"projection": 0}])
 def test_heads_without_width_are_refused(widths: dict[str, int]):
     backbone = backbones.create(nn.Flatten(), channels=2, image_size=1)
-    with pytest.raises(OwnlatentError, match=r"widths of a head must be at least 1, not .*\b0\b"):
+    with pytest.raises(OwnlatentError, match=r"hidden, projection .*widths? .*at least 1, not .*\b0\b"):
         BYOL(backbone, **widths)

@@ -370,7 +370,7 @@ def test_imagenet_row_has_the_published_numbers():
     assert (optim.name, optim.eta, optim.momentum) == ("lars", 1e-3, 0.9)
     assert (optim.base_lr, optim.weight_decay, optim.end_lr, optim.bias_lr) == (0.2, 1e-6, 0.001, None)
     assert optim.warmup * recipe.epochs == pytest.approx(10)
-    assert not optim.decay_all and recipe.method_settings == {}
+    assert not optim.decay_all and recipe.method_settings == {"hidden": 8192, "projection": 8192}
     assert [(v.crop_scale, v.blur, v.solarize) for v in recipe.views] == [((0.08, 1), 1, 0), ((0.08, 1), 0.1, 0.2)]
 
 

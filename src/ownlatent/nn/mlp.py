@@ -16,7 +16,7 @@ def mlp(inputs: int, *widths: int, kind: str = "batch", bias: bool = True, last_
     """
     if min(widths) < 1:
         raise OwnlatentError(
-            "hidden, projection and whatever else is the width of a head must be at least 1, not "
+            "hidden, projection and the like are widths of heads and must be at least 1, not "
             + ", ".join(map(str, widths))
         )
     norm(kind, widths[-1])  # refuses an unknown kind also where there is no hidden layer
