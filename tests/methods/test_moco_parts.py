@@ -233,3 +233,18 @@ def test_two_processes_are_one_with_all_images(kind: type, settings: dict[str, A
             torch.testing.assert_close((one.grad + other.grad) / 2, wanted.grad, atol=1e-6, rtol=1e-4)
     for half in halves:  # the queue, where there is one
         torch.testing.assert_close(dict(half.named_buffers()), dict(whole.named_buffers()))
+
+
+def test_batch_is_split_within_each_process(monkeypatch: pytest.MonkeyPatch):
+    """Eight images in two processes are four in each, which four parts make one at a time; twelve are six."""
+    method = tiny(queue=24, splits=4)
+
+    def refused(batch: int) -> bool:
+        try:
+            method.check_batch(batch)
+        except OwnlatentError as error:
+            return "splits" in str(error)
+        return False
+
+    for answers in in_processes(2, monkeypatch, lambda _: {batch: refused(batch) for batch in (8, 12, 24)}):
+        assert answers == {8: True, 12: True, 24: False}

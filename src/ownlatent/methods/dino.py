@@ -157,7 +157,7 @@ RECIPES = {
     "default": {
         "views": "dino",
         "optim.name": "adamw",
-        "optim.base_lr": 2e-3,
+        "optim.base_lr": 3e-3,
         "optim.weight_decay": 0.04,
         "method.prototypes": 4096,
         "method.tau": 0.99,

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from ownlatent.backbones import Backbone
 from ownlatent.errors import OwnlatentError
-from ownlatent.losses import regression_loss
+from ownlatent.losses import in_float32, regression_loss
 from ownlatent.methods._base import Method
 from ownlatent.nn.collectives import average
 from ownlatent.nn.ema import EMA
@@ -32,9 +32,10 @@ class DirectPred(Method):
     Goes wrong: a large eps makes the predictor the identity, which collapses slowly: `std` falls over many epochs. With
     eps 0 directions that are lost once never come back. Centring the projections hurts.
 
-    hidden, projection: widths of the projector. rho: the share of F that is kept, 0.3. eps: lifts small
-    eigenvalues, 0.1. every: optimiser steps between two settings of W; with 1 it gets no gradient, with more it is
-    trained in between. tau: of the target, constant. norm: what normalises in the projector.
+    W is the identity until it is set for the first time. hidden, projection: widths of the projector. rho: the share
+    of F that is kept, 0.3. eps: lifts small eigenvalues, 0.1. every: optimiser steps between two settings of W; with
+    1 it gets no gradient, with more it is trained in between. tau: of the target, constant. norm: what normalises in
+    the projector.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class DirectPred(Method):
         return {"tau": float(self.tau)}
 
 
+@in_float32
 def predictor_of(correlation: Tensor, eps: float) -> Tensor:
     """W = U diag(sqrt(s) + eps max s) U^T of a correlation U diag(s) U^T (D, D), symmetric and positive semidefinite.
 

@@ -35,7 +35,8 @@ class MoCoV2(Method):
 
     hidden, projection: widths of the projector, which has no normalisation, as in the paper. queue: K, the keys that
     wait, a multiple of the batch (of twice the batch if symmetric). tau: of the moving average. temperature: 0.2.
-    symmetric: both views are a query once, which costs twice as much a step and learns more. splits: BatchNorm sees the
+    symmetric: both views are a query once and the loss is the mean, where the authors' demo has the sum; it costs
+    twice as much a step and learns more. splits: BatchNorm sees the
     batch in so many parts, and the keys are shuffled between them (ShuffleBN on one device). Several processes shuffle
     among each other. The keys' order is drawn from torch's global generator.
     """
@@ -102,10 +103,11 @@ class MoCoV2(Method):
                 f"--method.queue {len(self.queue.keys)} is no multiple of the {added} keys that each batch adds: "
                 f"give --method.queue {fitting}, or another --batch-size"
             )
-        if batch_size % self.splits or batch_size < 2 * self.splits:
+        parts = self.splits * world_size()
+        if batch_size % parts or batch_size < 2 * parts:
             raise OwnlatentError(
                 f"a batch of {batch_size} cannot be seen in --method.splits {self.splits} equal parts of at least 2 "
-                "images: change either"
+                "images in each process: change either"
             )
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from ownlatent.augment.recipes import RECIPES, View
 from ownlatent.methods import usual
-from ownlatent.train.recipe import Recipe
+from ownlatent.train.recipe import Optim, Recipe
 
 
 def photos(method: str = "byol", minutes: float = 2.25) -> Recipe:
@@ -23,7 +23,8 @@ def photos(method: str = "byol", minutes: float = 2.25) -> Recipe:
         scale = view.crop_scale if view.size < 1 else (0.3, 1.0)
         return replace(view, crop_scale=scale, brightness=0.2, contrast=0.2, solarize=0.0, blur=0.0)
 
-    views = RECIPES[usual(method, small=True, processor=True, long=False).get("views", "byol")]
+    own = usual(method, small=True, processor=True, long=False)
+    views = RECIPES[own.get("views", "byol")]
     return Recipe(
         data="photos:train",
         val="photos:test",
@@ -31,5 +32,6 @@ def photos(method: str = "byol", minutes: float = 2.25) -> Recipe:
         minutes=minutes,
         backbone="resnet10_w32",
         batch_size=64,
+        optim=Optim(base_lr=2 * own.get("optim.base_lr", 0.12)),  # so short a run gains from larger steps
         views=tuple(weaker(view) for view in views),
     )
