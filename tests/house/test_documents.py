@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from ownlatent.methods import names, settings
 from ownlatent.train.recipe import option_names
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -50,3 +52,19 @@ def test_python_blocks_are_python_and_import_what_exists(document: Path):
             if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "ownlatent":
                 module = __import__(node.module, fromlist=["x"])
                 assert all(hasattr(module, alias.name) for alias in node.names)
+
+
+def test_the_pages_of_the_methods_are_those_of_their_files(tmp_path: Path):
+    """Each page comes from a docstring: run scripts/method_pages.py after changing one."""
+    subprocess.run([sys.executable, ROOT / "scripts" / "method_pages.py", tmp_path], check=True)
+    made = {path.name: path.read_text() for path in tmp_path.glob("*.md")}
+    kept = {path.name: path.read_text() for path in (ROOT / "docs" / "methods").glob("*.md")}
+    assert set(made) == {"README.md", *(f"{name}.md" for name in names())}
+    assert made == kept
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_options_of_methods_in_the_documents_exist(document: Path):
+    known = {f"--method.{setting.replace('_', '-')}" for name in names() for setting in settings(name)}
+    used = set(re.findall(r"--method\.[a-z][\w-]*", document.read_text()))
+    assert used <= known, used - known

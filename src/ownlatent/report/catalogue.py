@@ -10,6 +10,7 @@ from ownlatent.methods._card import Card, card
 
 LISTS = ("methods", "recipes", "views")
 _LABEL = 11  # the width of the first column
+_TOGETHER = "\u00a0"
 
 
 def catalogue(what: str, width: int = 100) -> list[str]:
@@ -28,7 +29,7 @@ def _methods(width: int) -> Iterator[str]:
         yield from _wrapped("needs", "; ".join(f"{what} {how}" for what, how in about.needs.items()), width)
         yield from _wrapped("pick it", about.pick, width)
         yield ""
-    yield "Take one with --method NAME. `ownlatent list recipes` shows its settings."
+    yield from wrap("Take one with --method NAME. `ownlatent list recipes` shows its settings.", width)
 
 
 def _paper(about: Card) -> str:
@@ -41,10 +42,13 @@ def _recipes(width: int) -> Iterator[str]:
         for row, values in named.items():
             yield f"--method {name} --recipe {row}"
             yield from _wrapped("", values.get("about", ""), width)
-            settings = [f"{_dashed(key)} {_text(value)}" for key, value in values.items() if key != "about"]
-            yield from _wrapped("", "  ".join(settings), width)
+            settings = {_dashed(key): value for key, value in values.items() if key != "about"}
+            yield from _wrapped("", _pairs(settings), width)
             yield ""
-    yield "Settings given beside --recipe win. Without it they are chosen by the images, their number and the hardware."
+    last = (
+        "Settings given beside --recipe win. Without it they are chosen by the images, their number and the hardware."
+    )
+    yield from wrap(last, width)
 
 
 def _views(width: int) -> Iterator[str]:
@@ -53,7 +57,7 @@ def _views(width: int) -> Iterator[str]:
         for view, numbers in _alike(views):
             yield from _wrapped(f"view {numbers}", _view(view), width)
         yield ""
-    yield "Take one with --views NAME; change it by --views.FIELD, or of one view by --views.0.FIELD."
+    yield from wrap("Take one with --views NAME; change it by --views.FIELD, or of one view by --views.0.FIELD.", width)
 
 
 def _alike(views: tuple[View, ...]) -> Iterator[tuple[View, str]]:
@@ -68,7 +72,12 @@ def _alike(views: tuple[View, ...]) -> Iterator[tuple[View, str]]:
 def _view(view: View) -> str:
     plain = asdict(View())
     shown = {"crop_scale", "jitter", "blur", "solarize"}
-    return "  ".join(f"{k} {_text(v)}" for k, v in asdict(view).items() if k in shown or v != plain[k])
+    return _pairs({k: v for k, v in asdict(view).items() if k in shown or v != plain[k]})
+
+
+def _pairs(settings: dict[str, object]) -> str:
+    """Names with their values, joined so that no line ends between the two."""
+    return "  ".join(f"{name}{_TOGETHER}{_text(value)}" for name, value in settings.items())
 
 
 def _text(value: object) -> str:
@@ -87,4 +96,5 @@ def _wrapped(label: str, text: str, width: int) -> list[str]:
     """A label and a text beside it; the further lines are indented as the text is."""
     first = f"  {label:<{_LABEL}}" if label else "  "
     rest = " " * (2 + _LABEL) if label else "  "
-    return wrap(text, width, initial_indent=first, subsequent_indent=rest) if text else []
+    lines = wrap(text, width, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False) if text else []
+    return [line.replace(_TOGETHER, " ") for line in lines]
