@@ -38,12 +38,13 @@ from ownlatent.evaluate.linear import linear_accuracy
 NOT_SELF_SUPERVISED = ("random_target", "supervised")
 KNN = {"photos": (20, 0.07), "cifar10": (20, 0.07), "cifar10_200": (200, 0.1)}
 TABLE_200 = ("--backbone", "resnet18", "--image-size", 32, "--batch-size", 256, "--epochs", 200)
+QUICK = ["byol", "supervised"]
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def main() -> None:
     parser = results.arguments(__doc__)
-    parser.add_argument("--methods", default=",".join(methods.names()), metavar="A,B")
+    parser.add_argument("--methods", metavar="A,B", help="all; two of them with --quick")
     parser.add_argument("--datasets", default="photos,cifar10", metavar="A,B", help=", ".join(KNN))
     parser.add_argument("--seeds", default="0,1,2", metavar="A,B", help="of the photographs; CIFAR-10 takes the first")
     parser.add_argument("--photos-minutes", type=float, default=1.5)
@@ -51,6 +52,7 @@ def main() -> None:
     parser.add_argument("--cifar10", type=Path, default=results.DATA / "cifar10", metavar="FOLDER")
     parser.add_argument("--runs", type=Path, metavar="FOLDER", help="keep the run folders here, and go on with them")
     options = parser.parse_args()
+    chosen = options.methods.split(",") if options.methods else QUICK if options.quick else methods.names()
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch:
         for dataset in options.datasets.split(","):
@@ -58,7 +60,7 @@ def main() -> None:
                 print(f"no CIFAR-10 in {options.cifar10}: that part is left out")
                 continue
             for seed in map(int, options.seeds.split(",")[: 3 if dataset == "photos" and not options.quick else 1]):
-                for method in options.methods.split(","):
+                for method in chosen:
                     folder = (options.runs or Path(scratch)) / f"{dataset}-{method}-{seed}"
                     rows.append(one(method, dataset, seed, folder, options))
                     print(json.dumps(rows[-1]), flush=True)
@@ -87,7 +89,8 @@ def one(method: str, dataset: str, seed: int, folder: Path, options: argparse.Na
         "images_per_second": training["images_per_second"],
         **{"peak_mib": usage["peak_mib"], "seconds": training["seconds"], "cpu_seconds": usage["cpu_seconds"]},
         **{"images": training["images"], "steps": training["steps"]},
-        **{"backbone": run.recipe.backbone, "batch_size": run.recipe.batch_size, "lr": run.recipe.optim.lr},
+        **{"backbone": run.recipe.backbone, "precision": run.recipe.precision},
+        **{"batch_size": run.recipe.batch_size, "optimizer": run.recipe.optim.name, "lr": run.recipe.optim.lr},
     }
     if DEVICE.type == "cuda":
         row["device"] = torch.cuda.get_device_name()

@@ -17,6 +17,7 @@ FIGURES = {
         *("cifar10_knn", "cifar10_knn_random", "cifar10_knn_pixels", "cifar10_minutes"),
         *("help_seconds", "import_seconds"),
     },
+    "methods": {"methods", "worst_photos_gain_points"},
     "sources": {
         *("listing_1m_first_seconds", "listing_1m_again_seconds", "listing_bytes_per_image"),
         *("fuzz_files", "fuzz_failures"),
