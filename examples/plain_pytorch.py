@@ -29,6 +29,7 @@ for step, indices in zip(range(steps), Batches(len(images), batch_size=128, seed
     output = method(views.of_images(images[indices], generator(0, step)))
     optimizer.zero_grad()
     output.loss.backward()
+    method.before_step(progress=step / steps)
     optimizer.step()
     method.after_step(progress=step / steps)  # moves the target network
     if step % 10 == 0 or step == steps - 1:

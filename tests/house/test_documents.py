@@ -1,6 +1,7 @@
 """What the documents promise is there: options, files, imports."""
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ownlatent import backbones
 from ownlatent.augment.recipes import View
 from ownlatent.cli import parser
 from ownlatent.methods import names, settings
@@ -30,7 +32,8 @@ def test_every_option_in_the_readme_exists():
     for verb in parser()._subparsers._group_actions[0].choices.values():  # type: ignore[union-attr]
         known |= set(verb._option_string_actions)
     known |= {f"--views.{number}.{field.name}" for number in (0, 1) for field in fields(View)}
-    known |= {f"--method.{setting}" for name in names() for setting in settings(name)}
+    known |= {f"--method.{setting.replace('_', '-')}" for name in names() for setting in settings(name)}
+    known |= {f"--backbone.{keyword}" for keyword in inspect.signature(backbones.create).parameters}
     known |= {"--quick"}
     used = set(re.findall(r"--[a-z][\w.-]*\w", (ROOT / "README.md").read_text()))
     assert used and used <= known, used - known
