@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from ownlatent import OwnlatentError, methods, pretrain
 from ownlatent.methods._base import Method
@@ -225,9 +226,15 @@ def test_small_crops_go_through_the_engine(class_folder: Path, tmp_path: Path, m
     assert run.encoder(images).shape == (2, 192)
 
 
+def test_a_queue_that_nobody_gave_suits_the_batch(class_folder: Path, tmp_path: Path):
+    fields = {**TINY, "batch_size": 12, "method.hidden": 16, "method.projection": 8}
+    run = pretrain(class_folder, out=tmp_path / "run", method="moco_v2", epochs=1, **fields)
+    assert run.recipe.method_settings["queue"] == 4096 // 24 * 24
+
+
 def test_a_crop_that_the_network_does_not_take_is_refused(class_folder: Path, tmp_path: Path):
-    fields = {**TINY, "backbone": "vit_tiny_patch16_224", "backbone.patch_size": 4, "backbone.depth": 1}
-    with pytest.raises(OwnlatentError, match="does not take 3 channels of 6x6 px"):
+    fields = {**TINY, "backbone": nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 8))}
+    with pytest.raises(OwnlatentError, match=r"does not take 3 channels of [68]x[68] px"):
         pretrain(class_folder, out=tmp_path / "run", method="dino", epochs=1, **fields, **{"views.2.size": 0.4})
     assert not (tmp_path / "run").exists()
 

@@ -148,7 +148,8 @@ def _build_timm(name: str, image_size: int, pretrained: bool, keywords: dict[str
     import timm
 
     # Only networks with position embeddings take an image size, and of these not all take others than that.
-    for sizes in ({"img_size": image_size, "dynamic_img_size": True}, {"img_size": image_size}, {}):
+    dynamic = {"img_size": image_size, "dynamic_img_size": True, "dynamic_img_pad": True}  # for crops of other sizes
+    for sizes in (dynamic, {"img_size": image_size}, {}):
         try:
             return timm.create_model(name, pretrained=pretrained, num_classes=0, **{**sizes, **keywords})
         except TypeError:

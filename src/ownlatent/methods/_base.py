@@ -51,6 +51,11 @@ class Method(nn.Module):
         """Parameter groups for `optim.create`: decayed weights, then undecayed biases and norms."""
         return split_decay(self)
 
+    @classmethod
+    def suited(cls, settings: dict[str, Any], batch_size: int) -> dict[str, Any]:
+        """The settings, with what batches of this size need instead; it counts only for those that nobody gave."""
+        return settings
+
     def check_batch(self, batch_size: int) -> None:
         """Raise OwnlatentError if the method cannot work with so many images in a pass, over all processes."""
         if batch_size < self.min_batch:

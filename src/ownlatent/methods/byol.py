@@ -88,13 +88,9 @@ class BYOL(Method):
         if predictor_layers:
             self.predictor = mlp(projection, *[hidden] * (predictor_layers - 1), projection, kind=norm)
         self.target = EMA(self.backbone, self.projector)
-        self.tau, self.tau_schedule, self.predictor_lr, self.stop_gradient = (
-            tau,
-            tau_schedule,
-            predictor_lr,
-            stop_gradient,
-        )
-        self.negatives, self.temperature, self.normalize = negatives, temperature, normalize
+        self.tau, self.tau_schedule, self.predictor_lr = tau, tau_schedule, predictor_lr
+        self.stop_gradient, self.normalize = stop_gradient, normalize
+        self.negatives, self.temperature = negatives, temperature
 
     def forward(self, views: Views) -> Output:
         view1, view2 = self.pair(views)
@@ -104,11 +100,9 @@ class BYOL(Method):
         loss = regression_loss(p1, target2, self.normalize) + regression_loss(p2, target1, self.normalize)
         terms = {}
         if self.negatives:
-            repelled = repulsion(p1, target1, target2, self.temperature) + repulsion(
-                p2, target2, target1, self.temperature
-            )
-            loss = loss + self.negatives * repelled
-            terms["repulsion"] = repelled.detach()
+            repelled = repulsion(p1, target1, target2, self.temperature)
+            repelled = repelled + repulsion(p2, target2, target1, self.temperature)
+            loss, terms["repulsion"] = loss + self.negatives * repelled, repelled.detach()
         return Output(loss, z1.detach(), terms)
 
     def after_step(self, progress: float) -> None:

@@ -1,5 +1,7 @@
 """Momentum Contrast, version 2 (MoCo v2; Chen et al. 2020, arXiv 2003.04297, on He et al. 2019, arXiv 1911.05722)."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -93,6 +95,11 @@ class MoCoV2(Method):
 
     def scheduled(self, progress: float) -> dict[str, float]:
         return {"tau": float(self.tau)}
+
+    @classmethod
+    def suited(cls, settings: dict[str, Any], batch_size: int) -> dict[str, Any]:
+        added = batch_size * (2 if settings["symmetric"] else 1)
+        return {**settings, "queue": max(1, settings["queue"] // added) * added}
 
     def check_batch(self, batch_size: int) -> None:
         super().check_batch(batch_size)

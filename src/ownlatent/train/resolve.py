@@ -54,7 +54,7 @@ def resolve(recipe: Recipe, facts: Facts, view_changes: dict[str, Any]) -> Recip
         workers=workers,
         views=views_for(recipe, size, facts.device),
         optim=_optim(recipe.optim, batch, _usual(recipe, size, facts.device)),
-        method_settings=method_settings(recipe, size, facts.device, facts.classes),
+        method_settings=method_settings(replace(recipe, batch_size=batch), size, facts.device, facts.classes),
     )
     resolved = edit(resolved, view_changes)
     get(recipe.method).check_views(len(resolved.views or ()))
@@ -126,7 +126,10 @@ def method_settings(recipe: Recipe, size: int, device: str, classes: int | None 
     ours = {n.removeprefix("method."): v for n, v in _usual(recipe, size, device).items() if n.startswith("method.")}
     if classes is not None and "classes" in known:
         ours["classes"] = classes
-    return {**known, **ours, **given_settings(recipe)}
+    given = given_settings(recipe)
+    assert recipe.batch_size is not None
+    suited = get(recipe.method).suited({**known, **ours, **given}, recipe.batch_size // recipe.accumulate)
+    return {**suited, **given}
 
 
 def given_settings(recipe: Recipe) -> dict[str, Any]:
