@@ -59,7 +59,8 @@ def main() -> None:
             if dataset != "photos" and not (options.cifar10 / "train.parquet").exists():
                 print(f"no CIFAR-10 in {options.cifar10}: that part is left out")
                 continue
-            for seed in map(int, options.seeds.split(",")[: 3 if dataset == "photos" and not options.quick else 1]):
+            seeds = [int(seed) for seed in options.seeds.split(",")]
+            for seed in seeds if dataset == "photos" and not options.quick else seeds[:1]:
                 for method in chosen:
                     folder = (options.runs or Path(scratch)) / f"{dataset}-{method}-{seed}"
                     rows.append(one(method, dataset, seed, folder, options))

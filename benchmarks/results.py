@@ -46,7 +46,8 @@ def ownlatent(*arguments: Any) -> dict[str, float]:
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"that command failed ({os.waitstatus_to_exitcode(status)})")
-    return {"peak_mib": round(usage.ru_maxrss / 1024), "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1)}
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere
+    return {"peak_mib": round(usage.ru_maxrss / unit), "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1)}
 
 
 def untrained(run: Run) -> Encoder:

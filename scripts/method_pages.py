@@ -5,10 +5,10 @@ python scripts/method_pages.py [FOLDER]     (a test holds that the pages are tho
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from ownlatent.methods import UNASKED, names
 from ownlatent.methods._card import Card, card
+from ownlatent.report.catalogue import option, shown
 
 ROOT = Path(__file__).resolve().parents[1]
 CIRCUMSTANCES = {
@@ -65,7 +65,7 @@ def page(about: Card) -> str:
 
 def _settings(about: Card) -> str:
     lines = ["| option | default |", "|---|---|"]
-    lines += [f"| `--method.{_dashed(name)}` | {_text(value)} |" for name, value in about.defaults.items()]
+    lines += [f"| `{option('method.' + name)}` | {shown(value)} |" for name, value in about.defaults.items()]
     return "\n".join(lines)
 
 
@@ -76,26 +76,14 @@ def _recipes(about: Card) -> str:
     heads = [CIRCUMSTANCES[name] if name in UNASKED else f"`--recipe {name}`" for name in rows]
     lines = [f"| | {' | '.join(heads)} |", "|---" * (len(rows) + 1) + "|"]
     for key in settings:
-        values = [_text(values[key]) if key in values else "" for values in rows.values()]
-        lines.append(f"| `--{_dashed(key)}` | {' | '.join(values)} |")
+        values = [shown(values[key]) if key in values else "" for values in rows.values()]
+        lines.append(f"| `{option(key)}` | {' | '.join(values)} |")
     known = [f"- `--recipe {name}`: {values['about']}" for name, values in rows.items() if "about" in values]
     return "\n".join([*lines, "", *known]).rstrip()
 
 
 def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def _dashed(name: str) -> str:
-    return name.replace("_", "-")
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return ",".join(map(_text, value))
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

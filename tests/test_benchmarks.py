@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 SHARED = [ROOT / "benchmarks" / "results.py"]
 SCRIPTS = [path for path in sorted((ROOT / "benchmarks").glob("*.py")) if path not in SHARED]
 FIGURES = {
+    "ablations": {"ablations", "byol_gain_points"},
     "first_light": {
         *("photos_knn", "photos_knn_random", "photos_knn_pixels", "photos_seconds"),
         *("cifar10_knn", "cifar10_knn_random", "cifar10_knn_pixels", "cifar10_minutes"),

@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ownlatent import losses
 from ownlatent.errors import OwnlatentError
-from ownlatent.losses import NORMALIZATIONS, contrast, cosine_similarity, in_float32, regression_loss, unit
+from ownlatent.losses import NORMALIZATIONS, in_float32, regression_loss, unit
+from ownlatent.methods import moco_v3
+from ownlatent.methods.moco_v3 import contrast
+from ownlatent.methods.simsiam import cosine_similarity
 
 Rows = list[list[float]]
 EPS = 1e-5  # what PyTorch's LayerNorm and BatchNorm add to the variance
@@ -285,10 +287,10 @@ def test_contrast_of_two_processes_is_that_of_one(monkeypatch: pytest.MonkeyPatc
         torch.testing.assert_close(own_keys, unit(k)[mine])
         return unit(k)
 
-    monkeypatch.setattr(losses, "gather", gather)
+    monkeypatch.setattr(moco_v3, "gather", gather)
     for rank in (0, 1):
         mine = torch.arange(3 * rank, 3 * rank + 3)
-        monkeypatch.setattr(losses, "own", lambda n, device=None, mine=mine: mine)
+        monkeypatch.setattr(moco_v3, "own", lambda n, device=None, mine=mine: mine)
         shares.append([value.item() for value in contrast(q[mine], k[mine], 0.3)])
     assert abs(shares[0][0] - shares[1][0]) > 1e-3
     assert [sum(values) / 2 for values in zip(*shares, strict=True)] == pytest.approx(expected, rel=1e-6)

@@ -6,9 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ownlatent.augment.channels import suited_to
 from ownlatent.errors import OwnlatentError
 from ownlatent.log import to_console, to_file
-from ownlatent.recipes.begin import apart, begin
+from ownlatent.recipes.begin import begin
 from ownlatent.run import Run, check_folder, default_folder, lies_among, make_way, write_json
 from ownlatent.train.recipe import Recipe, coerce, edit
 
@@ -57,13 +58,7 @@ def pretrain(
         raise OwnlatentError("--resume goes on with a run as it is: leave out --overwrite and --recipe")
     if resume:
         return _resume(out, fields, network, objects)
-    start, late = begin(recipe, fields.get("method"))
-    early, given = apart(fields)
-    late |= given
-    for length, other in (("epochs", "minutes"), ("minutes", "epochs")):
-        if length in early and other not in early:  # the length that is given replaces the stored one
-            early[other] = None
-    start = edit(start, early)
+    start, late = begin(recipe, fields)
     if not start.data:
         raise OwnlatentError("name the folder of images: ownlatent pretrain FOLDER")
     folder = Path(out) if out else default_folder(start)
@@ -115,9 +110,7 @@ def preview(
         raise OwnlatentError(f"{path} would lie among the images and be taken for one: give another --out")
     if count < 1:
         raise OwnlatentError(f"--count must be at least 1, not {count}")
-    start, late = begin(recipe, fields.get("method"))
-    early, given = apart(fields)
-    start, late = edit(start, {**early, "data": str(data)}), late | given
+    start, late = begin(recipe, {**fields, "data": str(data)})
     with to_console():
         from ownlatent.report.pictures import draw_views
         from ownlatent.train.preview import preview as make
@@ -196,11 +189,13 @@ def _resume(
 ) -> Run:
     if out is None and "data" not in fields:
         raise OwnlatentError("name the run to go on with: --out RUN --resume")
-    run = Run(out if out is not None else default_folder(edit(Recipe(), {"data": fields["data"]})))
+    named: dict[str, Any] = {name: fields[name] for name in ("data", "method") if name in fields}
+    run = Run(out if out is not None else default_folder(edit(Recipe(), named)))
     recipe = run.recipe
     here = {name: fields.pop(name) for name in _MAY_CHANGE if name in fields}
     recipe = edit(recipe, here)
     changed = [name for name, value in fields.items() if _changes(recipe, name, value)]
+    changed += _changed_views(recipe, fields)
     if changed:
         flags = ", ".join("--" + name.replace("_", "-") for name in changed)
         raise OwnlatentError(
@@ -223,11 +218,19 @@ _MAY_CHANGE = ("accelerator", "workers", "checkpoint_seconds")
 
 def _changes(recipe: Recipe, name: str, value: Any) -> bool:
     """Whether an option given beside --resume asks for something else than the run was started with."""
-    if value in ("auto", None):  # whatever was chosen then
+    if value in ("auto", None) or name.partition(".")[0] == "views":  # whatever was chosen then; views: see below
         return False
     if name in ("data", "val"):
         return Path(value) != Path(getattr(recipe, name) or "")
     return edit(recipe, {name: value}) != recipe
+
+
+def _changed_views(recipe: Recipe, fields: dict[str, Any]) -> list[str]:
+    """Those options for views that would make others; what the images' channels left out of them is no change."""
+    given = {name: value for name, value in fields.items() if name.partition(".")[0] == "views"}
+    views = edit(recipe, given).views or ()
+    same = any(suited_to(views, channels)[0] == recipe.views for channels in (1, 2, 3))
+    return [] if same else list(given)
 
 
 def _train(job: "Job", folder: Path, resume: bool = False) -> Run:

@@ -85,7 +85,8 @@ def parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--out", metavar="FOLDER", help="the run folder (default: runs/demo, or runs/demo-2 and so on)")
     demo.add_argument("--overwrite", action="store_true", help="replace the run in --out")
-    _add_fields(demo, Recipe, "", only=("method", "minutes", "seed"))
+    _add_fields(demo, Recipe, "", only=("method", "minutes", "seed", "views"))
+    _add_views(demo)
 
     listing = verbs.add_parser(
         "list",
@@ -159,7 +160,7 @@ def _take_settings(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]
 
 def _misplaced(settings: dict[str, str], verb: str | None) -> list[str]:
     """Those settings that the command does not take."""
-    if verb == "pretrain":
+    if verb in ("pretrain", "demo"):
         return []
     return [name for name in settings if verb != "preview" or not name.startswith("--views.")]
 

@@ -42,12 +42,6 @@ def unit(x: Tensor) -> Tensor:
 
 
 @in_float32
-def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
-    """Mean over the batch of the cosine of the angles between rows (B, D), in [-1, 1]."""
-    return (unit(a) * unit(b)).sum(1).mean()
-
-
-@in_float32
 def regression_loss(prediction: Tensor, target: Tensor, normalize: str = "l2") -> Tensor:
     """Mean over the batch of the squared distance of normalised vectors (BYOL, eq. 2).
 
@@ -69,15 +63,3 @@ def _normalized(x: Tensor, how: str) -> Tensor:
     if how == "none":
         return x
     raise OwnlatentError(f"there is no normalisation {how!r} of the loss: {nearest(how, NORMALIZATIONS)}")
-
-
-@in_float32
-def contrast(queries: Tensor, keys: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """InfoNCE of each query against the keys of all images of all processes; its own is the right one.
-
-    queries, keys: (B, D) of any scale, row i of both from image i. Returns the cross-entropy of cosines over
-    temperature, in [0, ...), and the share of queries nearest to their own key, without a gradient.
-    """
-    logits = unit(queries) @ gather(unit(keys)).T / temperature
-    right = own(len(queries), queries.device)
-    return F.cross_entropy(logits, right), (logits.argmax(1) == right).float().mean()

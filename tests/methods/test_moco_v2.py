@@ -358,7 +358,8 @@ def test_imagenet_recipe_is_the_published_one():
     optim = recipe.optim
     assert (optim.name, optim.lr, optim.momentum, optim.weight_decay) == ("sgd", 0.03, 0.9, 1e-4)
     assert (optim.decay_all, optim.warmup, optim.end_lr, optim.end_weight_decay) == (True, 0.0, 0.0, 1e-4)
-    assert recipe.method_settings == methods.settings("moco_v2")  # the paper's, as above
+    # The paper's, as above, and BatchNorm in eight parts with shuffled keys, for the eight GPUs that it had.
+    assert recipe.method_settings == {**methods.settings("moco_v2"), "splits": 8}
     view = View(crop_scale=(0.2, 1.0), saturation=0.4, blur=0.5, blur_sigma=(0.1, 2.0))
     assert (view.flip, view.jitter, view.brightness, view.contrast, view.hue) == (0.5, 0.8, 0.4, 0.4, 0.1)
     assert (view.grayscale, view.solarize) == (0.2, 0.0)

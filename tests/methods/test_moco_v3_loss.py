@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ownlatent import backbones
-from ownlatent.losses import contrast
-from ownlatent.methods.moco_v3 import MoCoV3
+from ownlatent.methods.moco_v3 import MoCoV3, contrast
 from ownlatent.types import Output
 
 

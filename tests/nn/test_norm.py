@@ -196,8 +196,9 @@ def test_heads_without_width_are_refused(widths: tuple[int, ...]):
 
 
 def small_net() -> nn.Sequential:
+    """The last convolution has a bias: no normalisation follows it, and its weights stay as they are."""
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(3, 32, 3), nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 5, 1))
+    return nn.Sequential(nn.Conv2d(3, 32, 3, bias=False), nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 5, 1))
 
 
 def test_convolution_and_norm_written_out():
@@ -205,12 +206,12 @@ def test_convolution_and_norm_written_out():
     net, x = small_net(), numbers(2, 3, 5, 5)
     net[1].weight.data, net[1].bias.data = numbers(32, seed=1), numbers(32, seed=2)
     weight, bias = net[1].weight, net[1].bias
-    maps = F.conv2d(x, standardized(net[0].weight), net[0].bias)
+    maps = F.conv2d(x, standardized(net[0].weight))
     assert without_batchnorm(net) == 1
     expected = [[in_groups(image.flatten().tolist(), 16)] for image in maps.double()]
     grouped = torch.tensor(expected).view(2, 32, 3, 3) * weight.view(32, 1, 1) + bias.view(32, 1, 1)
     torch.testing.assert_close(net[:2](x), grouped.float(), atol=1e-3, rtol=1e-3)
-    last = F.conv2d(net[:3](x), standardized(net[3].weight), net[3].bias)
+    last = F.conv2d(net[:3](x), net[3].weight, net[3].bias)
     torch.testing.assert_close(net(x), last)
 
 

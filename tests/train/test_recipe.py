@@ -247,7 +247,9 @@ def test_a_base_rate_is_scaled_by_the_batch_and_a_rate_as_used_is_not() -> None:
     scaled = resolve(Recipe(data="x", batch_size=64, optim=Optim(base_lr=0.4)), SMALL, {}).optim
     assert (scaled.lr, scaled.base_lr) == (pytest.approx(0.1), pytest.approx(0.4))
     used = resolve(Recipe(data="x", batch_size=64, optim=Optim(base_lr=0.4, lr=0.3)), SMALL, {}).optim
-    assert (used.lr, used.base_lr) == (0.3, pytest.approx(1.2))
+    assert used.lr == 0.3
+    alone = resolve(Recipe(data="x", batch_size=64, optim=Optim(lr=0.3)), SMALL, {}).optim
+    assert (alone.lr, alone.base_lr) == (0.3, pytest.approx(1.2))
 
 
 def test_another_optimiser_than_the_methods_gets_its_own_rate() -> None:
@@ -273,7 +275,7 @@ def test_every_method_is_resolved_for_every_circumstance(name: str) -> None:
 @pytest.mark.parametrize("facts", [SMALL, LARGE], ids=["processor", "accelerator"])
 def test_a_named_recipe_is_the_same_on_every_machine(name: str, facts: Facts) -> None:
     for row in named_recipes(name):
-        start, changes = begin(row, name)
+        start, changes = begin(row, {"method": name})
         here = resolve(replace(start, data="x", batch_size=256, workers=2), replace(facts, classes=3), changes)
         there = resolve(replace(start, data="x", batch_size=256, workers=2), replace(LARGE, classes=3), changes)
         assert here == there and here.method == name
@@ -287,9 +289,31 @@ def test_a_named_recipe_is_the_same_on_every_machine(name: str, facts: Facts) ->
 
 def test_a_recipe_by_an_unknown_name_names_the_nearest() -> None:
     with pytest.raises(OwnlatentError, match=r"simclr has no recipe 'imagnet': the nearest is imagenet"):
-        begin("imagnet", "simclr")
+        begin("imagnet", {"method": "simclr"})
     with pytest.raises(OwnlatentError, match=r"random_target has no recipe 'imagenet'; .*recipe\.json"):
-        begin("imagenet", "random_target")
+        begin("imagenet", {"method": "random_target"})
+
+
+def test_what_is_given_beside_a_recipe_wins(tmp_path: Path) -> None:
+    """A length by minutes over one by epochs, a base rate over a rate as used, a table of views over changes to one."""
+    stored = resolve(Recipe(data="x", epochs=3), SMALL, {})
+    stored.save(tmp_path / "recipe.json")
+    start, _ = begin(tmp_path / "recipe.json", {"optim.base_lr": 0.5, "minutes": 2})
+    again = resolve(start, SMALL, {}).optim
+    assert (again.base_lr, again.lr) == (0.5, pytest.approx(0.5 * 128 / 256))
+    assert (start.minutes, start.epochs) == (2, None)
+    assert begin("cifar10", {"method": "directpred"})[1] == {"views.blur": 0.0}
+    assert begin("cifar10", {"method": "directpred", "views": "byol", "views.flip": 0})[1] == {"views.flip": 0}
+    with pytest.raises(OwnlatentError, match="a recipe for byol: leave out --method"):
+        begin(tmp_path / "recipe.json", {"method": "simclr"})
+    with pytest.raises(OwnlatentError, match=r"byol has no recipe 'simclr': .* --views simclr takes the views"):
+        begin("simclr", {})
+
+
+def test_classes_that_the_data_do_not_have_are_refused() -> None:
+    given = edit(Recipe(data="x", method="supervised"), {"method.classes": 2})
+    with pytest.raises(OwnlatentError, match=r"10 classes, and --method\.classes is 2"):
+        resolve(given, replace(SMALL, classes=10), {})
 
 
 def test_views_are_taken_by_the_name_of_their_table() -> None:

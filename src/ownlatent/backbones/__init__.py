@@ -148,8 +148,9 @@ def _build_timm(name: str, image_size: int, pretrained: bool, keywords: dict[str
     import timm
 
     # Only networks with position embeddings take an image size, and of these not all take others than that.
-    dynamic = {"img_size": image_size, "dynamic_img_size": True, "dynamic_img_pad": True}  # for crops of other sizes
-    for sizes in (dynamic, {"img_size": image_size}, {}):
+    fixed = {"img_size": image_size}
+    dynamic = {**fixed, "dynamic_img_size": True}  # for crops of other sizes
+    for sizes in ({**dynamic, "dynamic_img_pad": True}, dynamic, fixed, {}):
         try:
             return timm.create_model(name, pretrained=pretrained, num_classes=0, **{**sizes, **keywords})
         except TypeError:

@@ -34,6 +34,11 @@ class Method(nn.Module):
         super().__init_subclass__(**keywords)
         cls.name = cls.__module__.rpartition(".")[2]
 
+    @property
+    def result(self) -> Backbone:
+        """The network that is evaluated and exported: the backbone, unless a method trains two and keeps the other."""
+        return self.backbone
+
     def forward(self, views: Views) -> Output:
         raise TypeError(f"{type(self).__name__} is a contract, not a method: subclass it and define forward")
 

@@ -128,7 +128,7 @@ def repulsion(prediction: Tensor, same: Tensor, other: Tensor, temperature: floa
     p = unit(prediction)
     logits = torch.cat([p @ gather(unit(same)).T, p @ gather(unit(other)).T], dim=1) / temperature
     itself = torch.zeros_like(logits, dtype=torch.bool)
-    itself[torch.arange(len(p)), own(len(p))] = True
+    itself[torch.arange(len(p), device=p.device), own(len(p), p.device)] = True
     return 2 * temperature * logits.masked_fill(itself, -torch.inf).logsumexp(1).mean()
 
 
@@ -151,6 +151,7 @@ RECIPES = {
         "batch_size": 4096,
         "epochs": 1000,
         "optim.name": "lars",
+        "optim.eta": 1e-3,
         "optim.base_lr": 0.2,
         "optim.weight_decay": 1.5e-6,
         "optim.warmup": 0.01,
@@ -164,6 +165,7 @@ RECIPES = {
         "batch_size": 4096,
         "epochs": 300,
         "optim.name": "lars",
+        "optim.eta": 1e-3,
         "optim.base_lr": 0.3,
         "optim.weight_decay": 1e-6,
         "optim.warmup": 0.03333333,
@@ -177,6 +179,7 @@ RECIPES = {
         "batch_size": 4096,
         "epochs": 100,
         "optim.name": "lars",
+        "optim.eta": 1e-3,
         "optim.base_lr": 0.45,
         "optim.weight_decay": 1e-6,
         "optim.warmup": 0.1,
@@ -190,6 +193,7 @@ RECIPES = {
         "batch_size": 512,
         "epochs": 1000,
         "optim.name": "lars",
+        "optim.eta": 1e-3,
         "optim.base_lr": 0.4,
         "optim.weight_decay": 1.5e-6,
         "optim.warmup": 0.01,

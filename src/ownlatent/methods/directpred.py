@@ -135,6 +135,7 @@ RECIPES = {
         "optim.name": "sgd",
         "optim.lr": 0.03,
         "optim.weight_decay": 4e-4,
+        "optim.decay_all": True,
         "optim.warmup": 0.0,
         "optim.end_lr": 1.0,
         "method.tau": 0.996,

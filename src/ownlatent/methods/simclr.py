@@ -73,10 +73,10 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> tuple[Tensor, Tensor]
     z1, z2: (B, D) of any scale, row i of both from image i. Returns the mean over the own 2 B views, in
     [0, ...) and log(2 N - 1) when all are equal, and the share of views whose partner is the nearest.
     """
-    n = len(z1)
-    everyone = torch.cat([gather(unit(z1)), gather(unit(z2))])  # view 1 of all images, then view 2
-    logits = torch.cat([unit(z1), unit(z2)]) @ everyone.T / temperature
-    first = own(n, z1.device)
+    z1, z2 = unit(z1), unit(z2)
+    everyone = torch.cat([gather(z1), gather(z2)])  # view 1 of all images, then view 2
+    logits = torch.cat([z1, z2]) @ everyone.T / temperature
+    first = own(len(z1), z1.device)
     second = first + len(everyone) // 2
     itself, partner = torch.cat([first, second]), torch.cat([second, first])
     logits = logits.scatter(1, itself.unsqueeze(1), -torch.inf)
@@ -101,6 +101,7 @@ RECIPES = {
         "batch_size": 4096,
         "epochs": 1000,
         "optim.name": "lars",
+        "optim.eta": 1e-3,
         "optim.base_lr": 0.3,
         "optim.weight_decay": 1e-6,
         "optim.warmup": 0.01,

@@ -1,10 +1,10 @@
 """Exploring Simple Siamese Representation Learning (SimSiam; Chen and He 2020, arXiv 2011.10566)."""
 
-from torch import nn
+from torch import Tensor, nn
 
 from ownlatent.backbones import Backbone
 from ownlatent.errors import OwnlatentError
-from ownlatent.losses import cosine_similarity
+from ownlatent.losses import in_float32, unit
 from ownlatent.methods._base import Method
 from ownlatent.nn.mlp import mlp
 from ownlatent.nn.norm import norm as norm_layer
@@ -25,9 +25,9 @@ class SimSiam(Method):
 
     Pick it: when memory is short or the code must be small; BYOL is a little better at the same time.
 
-    Goes wrong: without the stopped gradient, the predictor, or BatchNorm in the projector the embeddings become one
-    point: the loss falls to -1 within an epoch and `std` to 0. A predictor whose rate falls with the others' costs
-    half a point. Learning rates much above 0.1 make it diverge.
+    Goes wrong: without the stopped gradient or the predictor the embeddings become one point: the loss falls to -1
+    within an epoch and `std` to 0. Without BatchNorm in the heads it does not collapse, but learns half as much. A
+    predictor whose rate falls with the others' costs half a point.
 
     hidden, projection: widths of the projector, of projector_layers layers (3; 2 for CIFAR-10). bottleneck: width of
     the predictor's hidden layer, a quarter of the projection. constant_predictor_lr: the predictor's learning rate
@@ -70,6 +70,12 @@ class SimSiam(Method):
     def param_groups(self) -> list[dict]:
         online = split_decay(self.backbone, self.projector)
         return [*online, *split_decay(self.predictor, constant_lr=self.constant_predictor_lr)]
+
+
+@in_float32
+def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
+    """Mean over the batch of the cosine of the angles between rows (B, D), in [-1, 1]."""
+    return (unit(a) * unit(b)).sum(1).mean()
 
 
 RECIPES = {

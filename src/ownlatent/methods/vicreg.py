@@ -31,8 +31,9 @@ class VICReg(Method):
 
     Pick it: when one wants to see what keeps the embeddings apart: every term is a number with a meaning.
 
-    Goes wrong: a variance term that stays near 1 is collapse: the weights' balance is off (mu must not be smaller than
-    lambda) or the rate is too high. A large covariance term with a small variance term means few dimensions.
+    Goes wrong: a variance term that stays near 1 is collapse: the balance is off (lambda and mu should be equal and
+    well above nu; 1, 1, 1 collapses) or the rate too high. A large covariance term with a small variance term means
+    few dimensions.
 
     hidden, projection: widths of the expander's three layers. invariance, variance, covariance: lambda, mu, nu.
     norm: what normalises in the expander, "batch", "group", "layer" or "none".
@@ -98,6 +99,7 @@ RECIPES = {
         "batch_size": 2048,
         "epochs": 1000,
         "optim.name": "lars",
+        "optim.eta": 1e-3,
         "optim.base_lr": 0.2,
         "optim.weight_decay": 1e-6,
         "optim.warmup": 0.01,

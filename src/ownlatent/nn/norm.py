@@ -75,8 +75,9 @@ def without_batchnorm(net: nn.Module) -> int:
     """Put GroupNorm with weight standardisation in the place of BatchNorm; the number of layers replaced.
 
     In place: every BatchNorm within becomes a GroupNorm of up to 16 groups with its scale and offset, and every plain
-    convolution standardises its weights. Names and shapes of all weights stay as they are. This is
-    what keeps BYOL working without batch statistics (Richemond et al. 2020, arXiv 2010.10241).
+    convolution without a bias, which is one that a normalisation follows, standardises its weights. Names and
+    shapes of all weights stay as they are. This is what keeps BYOL working without batch statistics (Richemond et
+    al. 2020, arXiv 2010.10241).
     """
     made: dict[nn.Module, nn.GroupNorm] = {}
     for name, module in list(net.named_modules(remove_duplicate=False)):  # a layer may stand in two places
@@ -85,7 +86,7 @@ def without_batchnorm(net: nn.Module) -> int:
                 made[module] = _group_norm(module)
             net.set_submodule(name, made[module])
     for module in net.modules():
-        if made and type(module) is nn.Conv2d:
+        if made and type(module) is nn.Conv2d and module.bias is None:
             module.__class__ = StandardizedConv2d
     return len(made)
 

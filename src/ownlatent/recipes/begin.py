@@ -1,33 +1,48 @@
-"""The recipe that a run begins with, before anything given beside it."""
+"""What a run begins with: a recipe, and what was given beside it."""
 
 from pathlib import Path
 from typing import Any
 
+from ownlatent.augment.recipes import RECIPES
 from ownlatent.errors import OwnlatentError, nearest
 from ownlatent.train.recipe import Recipe, edit
 
 
-def begin(recipe: str | Path | Recipe | None, method: str | None) -> tuple[Recipe, dict[str, Any]]:
-    """A recipe as given, from a file, or a method's own by its name; and what it changes of the views.
+def begin(recipe: str | Path | Recipe | None, given: dict[str, Any]) -> tuple[Recipe, dict[str, Any]]:
+    """The recipe with what was given beside it, and the changes to views, which wait until the views are chosen.
 
-    method: the one asked for beside it, if any. Raises OwnlatentError if there is no such recipe.
+    recipe: as it is, a file, or one of the method's own by its name. given: values by dotted name, which win over
+    the recipe: also a length by epochs over one by minutes, a base rate over a rate as used, a table of views
+    over the recipe's and its changes. Raises OwnlatentError.
     """
+    start, late = _start(recipe, given.get("method"))
+    early = {name: value for name, value in given.items() if not name.startswith("views.")}
+    for one, other in (("epochs", "minutes"), ("minutes", "epochs"), ("optim.base_lr", "optim.lr")):
+        if one in early and other not in early:
+            early[other] = None
+    if "views" in early:
+        late = {}
+    return edit(start, early), late | {name: value for name, value in given.items() if name not in early}
+
+
+def _start(recipe: str | Path | Recipe | None, method: str | None) -> tuple[Recipe, dict[str, Any]]:
     if recipe is None or isinstance(recipe, Recipe):
         return recipe or Recipe(), {}
     if Path(recipe).suffix == ".json":
-        return Recipe.load(Path(recipe)), {}
+        loaded = Recipe.load(Path(recipe))
+        if method not in (None, loaded.method):
+            raise OwnlatentError(f"{recipe} is a recipe for {loaded.method}: leave out --method, or --recipe")
+        return loaded, {}
     from ownlatent import methods  # brings torch, which help and errors about options do not need
 
     method, name = method or Recipe().method, str(recipe)
     rows = methods.named_recipes(method)
     if name not in rows:
         known = f": {nearest(name, rows)}" if rows else ""
-        raise OwnlatentError(f"{method} has no recipe {name!r}{known}; a file to start from is a recipe.json of a run")
-    early, late = apart(rows[name])
+        views = f"; --views {name} takes the views of that name" if name in RECIPES else ""
+        raise OwnlatentError(
+            f"{method} has no recipe {name!r}{known}{views}; a file to start from is a recipe.json of a run"
+        )
+    late = {key: value for key, value in rows[name].items() if key.startswith("views.")}
+    early = {key: value for key, value in rows[name].items() if key not in late}
     return edit(Recipe(method=method), early), late
-
-
-def apart(fields: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The recipe's fields, and the changes to views, which can only be made once the views are chosen."""
-    late = {name: value for name, value in fields.items() if name.startswith("views.")}
-    return {name: value for name, value in fields.items() if name not in late}, late

@@ -42,7 +42,7 @@ def _recipes(width: int) -> Iterator[str]:
         for row, values in named.items():
             yield f"--method {name} --recipe {row}"
             yield from _wrapped("", values.get("about", ""), width)
-            settings = {_dashed(key): value for key, value in values.items() if key != "about"}
+            settings = {option(key): value for key, value in values.items() if key != "about"}
             yield from _wrapped("", _pairs(settings), width)
             yield ""
     last = (
@@ -71,24 +71,26 @@ def _alike(views: tuple[View, ...]) -> Iterator[tuple[View, str]]:
 
 def _view(view: View) -> str:
     plain = asdict(View())
-    shown = {"crop_scale", "jitter", "blur", "solarize"}
-    return _pairs({k: v for k, v in asdict(view).items() if k in shown or v != plain[k]})
+    always = {"crop_scale", "jitter", "blur", "solarize"}
+    return _pairs({k: v for k, v in asdict(view).items() if k in always or v != plain[k]})
 
 
 def _pairs(settings: dict[str, object]) -> str:
     """Names with their values, joined so that no line ends between the two."""
-    return "  ".join(f"{name}{_TOGETHER}{_text(value)}" for name, value in settings.items())
+    return "  ".join(f"{name}{_TOGETHER}{shown(value)}" for name, value in settings.items())
 
 
-def _text(value: object) -> str:
+def shown(value: object) -> str:
+    """A setting as the command line takes it."""
     if isinstance(value, (list, tuple)):
-        return ",".join(map(_text, value))
+        return ",".join(map(shown, value))
     if isinstance(value, float):
-        return f"{value:.3g}"
+        return f"{value:.6g}"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _dashed(name: str) -> str:
+def option(name: str) -> str:
+    """The option of a dotted name, such as --optim.base-lr."""
     return "--" + name.replace("_", "-")
 
 

@@ -46,7 +46,7 @@ class Pretraining(pl.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         optim = self.recipe.optim
         assert optim.name and optim.lr is not None and optim.weight_decay is not None
-        assert optim.bias_lr is not None and optim.decay_all is not None
+        assert optim.eta is not None and optim.bias_lr is not None and optim.decay_all is not None
         return create(
             *(optim.name, self.method.param_groups(), optim.lr, optim.weight_decay),
             *(optim.momentum, optim.eta, optim.bias_lr, optim.decay_all),
@@ -93,6 +93,9 @@ class Pretraining(pl.LightningModule):
             self.trainer.should_stop = True
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            scaler.unscale_(optimizer)  # fused optimisers do it themselves, but only after the method saw the gradients
         self.method.before_step(self.step_progress)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:

@@ -79,7 +79,10 @@ def prepare(
         backbones.check_name(recipe.backbone)
 
     given = {"data": recipe.data, "val": recipe.val, **(objects or {})}
-    source = open_data(recipe, given["data"], labelled=methods.get(recipe.method).uses_labels)
+    labelled = methods.get(recipe.method).uses_labels
+    source = open_data(recipe, given["data"], labelled)
+    if labelled and source.classes is None:
+        raise OwnlatentError(f"{source.name} has no labels, and {recipe.method} learns from them: give data that have")
     seen = survey(source)
     check_unreadable(seen.skipped, seen.count, f"a sample of {source.name}", recipe.max_unreadable)
     classes = None if source.classes is None else len(source.classes)
@@ -102,7 +105,7 @@ def prepare(
         recipe = replace(recipe, precision=precision)
     recipe = replace(recipe, accelerator=device.type, loading="resident" if isinstance(data, Resident) else "streaming")
     assert recipe.views is not None
-    encoder = Encoder(method.backbone, size, seen.mean, seen.std, seen.peak)
+    encoder = Encoder(method.result, size, seen.mean, seen.std, seen.peak)
     steps_per_epoch = _steps_per_epoch(recipe, len(data))
     job = Job(
         recipe=recipe,

@@ -38,7 +38,7 @@ class Optim:
     end_weight_decay: float | None = _option("decay at the end, to which it goes by half a cosine")
     decay_all: bool | None = _option("true: decay biases and norms as well")
     momentum: float = _option("momentum of sgd and lars", 0.9)
-    eta: float = _option("trust coefficient of lars", 1e-3)
+    eta: float | None = _option("trust coefficient of lars")
     warmup: float | None = _option("share of the run over which the rate rises from 0 to its peak")
 
 

@@ -73,8 +73,8 @@ def image_size(recipe: Recipe, facts: Facts) -> int:
     if recipe.image_size is not None:
         return recipe.image_size
     most = 96 if facts.device == "cpu" else 224
-    usual = [size for size in (32, 48, 64, 96, 128, 160, 192, 224) if size <= min(facts.side, most)]
-    return max(usual, default=max(8, facts.side))
+    sizes = [size for size in (32, 48, 64, 96, 128, 160, 192, 224) if size <= min(facts.side, most)]
+    return max(sizes, default=max(8, facts.side))
 
 
 def views_for(recipe: Recipe, size: int, device: str) -> tuple[View, ...]:
@@ -100,19 +100,18 @@ _OPTIM = {
 
 
 def _optim(given: Optim, batch: int, usual: dict[str, Any]) -> Optim:
-    """What was given, over the method's, over what is usual for the optimiser."""
-    methods_own = {n.removeprefix("optim."): v for n, v in usual.items() if n.startswith("optim.")}
-    name = given.name or methods_own.get("name", "sgd")
-    if methods_own.get("name", name) != name:
-        methods_own = {}
-    values: dict[str, Any] = {"end_lr": 0.0, "bias_lr": 1.0, "decay_all": False, "warmup": 0.05}
-    values |= {**_OPTIM.get(name, _OPTIM["sgd"]), **methods_own}
-    values |= {
-        field.name: getattr(given, field.name) for field in fields(Optim) if getattr(given, field.name) is not None
-    }
+    """What was given, over what is usual for the method, over what is usual for the optimiser."""
+    of_method = {n.removeprefix("optim."): v for n, v in usual.items() if n.startswith("optim.")}
+    name = given.name or of_method.get("name", "sgd")
+    if of_method.get("name", name) != name:
+        of_method = {}
+    values: dict[str, Any] = {"end_lr": 0.0, "bias_lr": 1.0, "decay_all": False, "warmup": 0.05, "eta": 1e-3}
+    values |= {**_OPTIM.get(name, _OPTIM["sgd"]), **of_method}
+    values |= {f.name: getattr(given, f.name) for f in fields(Optim) if getattr(given, f.name) is not None}
     if given.lr is None:
         values["lr"] = values["base_lr"] * batch / 256
-    values["base_lr"] = values["lr"] * 256 / batch
+    elif given.base_lr is None:
+        values["base_lr"] = given.lr * 256 / batch
     values.setdefault("end_weight_decay", values["weight_decay"])
     return replace(given, **{**values, "name": name})
 
@@ -127,6 +126,10 @@ def method_settings(recipe: Recipe, size: int, device: str, classes: int | None 
     if classes is not None and "classes" in known:
         ours["classes"] = classes
     given = given_settings(recipe)
+    if classes is not None and given.get("classes", classes) != classes:
+        raise OwnlatentError(
+            f"the images have {classes} classes, and --method.classes is {given['classes']}: leave that out"
+        )
     assert recipe.batch_size is not None
     suited = get(recipe.method).suited({**known, **ours, **given}, recipe.batch_size // recipe.accumulate)
     return {**suited, **given}
@@ -149,10 +152,11 @@ def describe(recipe: Recipe) -> list[str]:
     """The resolved recipe in a few lines for people."""
     length = f"{recipe.minutes:g} minutes" if recipe.minutes else f"{recipe.epochs:g} epochs"
     optim = recipe.optim
-    heads = ", ".join(f"{k} {v}" for k, v in recipe.method_settings.items())
+    plain = settings(recipe.method)
+    other = ", ".join(f"{k} {v}" for k, v in recipe.method_settings.items() if v != plain[k])
     low, high = recipe.views[0].crop_scale if recipe.views else (0, 0)
     return [
-        f"method     {recipe.method} ({heads})",
+        f"method     {recipe.method}" + (f" ({other})" if other else ""),
         f"backbone   {recipe.backbone} at {recipe.image_size} px",
         f"length     {length}, batches of {recipe.batch_size}",
         f"optimiser  {optim.name}, lr {optim.lr:g}, weight decay {optim.weight_decay:g}, warm-up {optim.warmup:.0%}",

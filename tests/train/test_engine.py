@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
@@ -224,6 +225,43 @@ def test_small_crops_go_through_the_engine(class_folder: Path, tmp_path: Path, m
     assert sizes and all(size == [16, 16, 8, 8, 8, 8] for size in sizes)
     images = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
     assert run.encoder(images).shape == (2, 192)
+
+
+def test_what_is_kept_of_dino_is_the_teacher(class_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its BatchNorm statistics are of large views only: those of the student are mostly of small crops."""
+    built: list[DINO] = []
+    after = DINO.after_step
+    monkeypatch.setattr(DINO, "after_step", lambda self, p: (built.append(self), after(self, p))[1])
+    run = pretrain(class_folder, out=tmp_path / "run", method="dino", epochs=2, **TINY, **narrow("dino"))
+    student, teacher = built[0].backbone.net.state_dict(), built[0].target.net[0].net.state_dict()
+    kept = load_file(run.folder / "encoder.safetensors")
+    assert set(kept) == set(teacher)
+    assert all(torch.equal(kept[name], teacher[name]) for name in kept)
+    assert not all(torch.equal(kept[name], student[name]) for name in kept)
+
+
+def test_a_run_is_resumed_by_the_command_that_began_it(
+    class_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """With the method's own folder by default, a table of views that the channels change, and a base rate."""
+    monkeypatch.chdir(tmp_path)
+    gray = tmp_path / "gray"
+    for number, path in enumerate(sorted(class_folder.rglob("*.png"))):
+        gray.mkdir(exist_ok=True)
+        Image.open(path).convert("L").save(gray / f"{number}.png")
+    command: dict[str, Any] = {**TINY, **narrow("simclr"), "method": "simclr", "views": "simclr_small", "epochs": 2}
+    command |= {"views.1.blur": 0.25, "optim.base_lr": 0.1, "batch_size": 11}
+    write = Metrics._write
+    with monkeypatch.context() as patched:
+        patched.setattr(Metrics, "_write", lambda self, t, m, step: (write(self, t, m, step), m.__setattr__(
+            "stop_requested", True))[0])  # fmt: skip
+        stopped = pretrain("gray", **command)
+    assert stopped.folder == Path("runs/gray-simclr") and not stopped.results["finished"]
+    with pytest.raises(OwnlatentError, match=r"--views\.1\.blur would change it"):
+        pretrain("gray", resume=True, **{**command, "views.1.blur": 0.5})
+    with pytest.raises(OwnlatentError, match="--views would change it"):
+        pretrain("gray", resume=True, method="simclr", views="moco_small")
+    assert pretrain("gray", resume=True, **command).results["finished"]
 
 
 def test_a_queue_that_nobody_gave_suits_the_batch(class_folder: Path, tmp_path: Path):
