@@ -3,6 +3,7 @@
 import csv
 from functools import wraps
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -211,6 +212,19 @@ def test_the_step_asks_the_method_before_and_after(class_folder: Path, tmp_path:
     step = ["forward", "forward", "before"]
     assert run.results["training"]["steps"] == 7
     assert said == [*step, "frozen"] * 4 + [*step, "after"] * 3
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_method_sees_gradients_without_the_scale_of_half_precision(fused: bool):
+    """Lightning unscales by itself unless the optimiser is fused; twice would be an error."""
+    said: list[str] = []
+    scaler = SimpleNamespace(unscale_=lambda optimizer: said.append("unscaled"))
+    method = SimpleNamespace(before_step=lambda progress: said.append(f"before {progress}"))
+    trainer = SimpleNamespace(precision_plugin=SimpleNamespace(scaler=scaler))
+    module = SimpleNamespace(trainer=trainer, method=method, step_progress=0.5)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(2))], lr=0.1, fused=fused)
+    Pretraining.on_before_optimizer_step(module, optimizer)  # type: ignore[arg-type]
+    assert said == ["unscaled", "before 0.5"] if fused else said == ["before 0.5"]
 
 
 def test_small_crops_go_through_the_engine(class_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
