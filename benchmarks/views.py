@@ -77,7 +77,7 @@ def ours_from_files(folder: Path, size: int, finished: bool, batch: int = 64) ->
 
     def one(number: int) -> int:
         indices = [(number * batch + place) % len(source) for place in range(batch)]
-        crops, _, _ = worker[number, indices, seed_of(0, VIEWS, number)]
+        crops = worker[number, indices, seed_of(0, VIEWS, number)].crops
         if finished:
             make.of_crops(crops, generator(0, VIEWS, number))
         return batch * len(views)
