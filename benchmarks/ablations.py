@@ -68,6 +68,8 @@ def train(folder: Path, epochs: float, seed: int, settings: dict[str, Any]) -> d
     try:
         run = demo(out=folder, epochs=epochs, seed=seed, **settings)
     except OwnlatentError as error:
+        if "diverged" not in str(error):
+            raise
         print(error, flush=True)
         return {"knn": None, "knn_random": None, "std": None, "loss": None}
     scores = {entry["subject"]: round(entry["top1"], 4) for entry in run.results["evaluations"]}

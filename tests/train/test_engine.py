@@ -1,6 +1,7 @@
 """Every method in the engine: real runs of a few steps, from memory and streamed, stopped and resumed."""
 
 import csv
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,6 @@ from ownlatent.methods.byol import BYOL
 from ownlatent.methods.dino import DINO
 from ownlatent.methods.supervised import Supervised
 from ownlatent.optim.schedules import cosine, warmup_cosine
-from ownlatent.train.callbacks.metrics import Metrics
 from ownlatent.train.module import Pretraining
 
 TINY = {"backbone": "resnet10_w16", "image_size": 16, "batch_size": 16, "precision": "32", "accelerator": "cpu"}
@@ -49,20 +49,13 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("name", methods.names())
 def test_a_run_that_is_stopped_and_resumed_ends_as_one_that_is_not(
-    name: str, class_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, class_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: Callable[[int], Any]
 ):
     """Weights and metrics, with accumulation: queue, centre, correlation and target come back with the checkpoint."""
     fields: dict[str, Any] = {**TINY, **narrow(name), "method": name, "accumulate": 2, "epochs": 2}
     monkeypatch.setattr("ownlatent.train.fit._every", lambda job: 1)
     whole = pretrain(class_folder, out=tmp_path / "whole", **fields)
-    write = Metrics._write
-
-    def stop_at_three(self: Metrics, trainer: Any, module: Any, step: int) -> None:
-        write(self, trainer, module, step)
-        module.stop_requested = step == 2
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Metrics, "_write", stop_at_three)
+    with stop_at(2):
         stopped = pretrain(class_folder, out=tmp_path / "stopped", **fields)
     assert stopped.results["training"]["steps"] == 3
     pretrain(out=stopped.folder, resume=True)
@@ -255,7 +248,7 @@ def test_what_is_kept_of_dino_is_the_teacher(class_folder: Path, tmp_path: Path,
 
 
 def test_a_run_is_resumed_by_the_command_that_began_it(
-    class_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    class_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: Callable[[int], Any]
 ):
     """With the method's own folder by default, a table of views that the channels change, and a base rate."""
     monkeypatch.chdir(tmp_path)
@@ -265,10 +258,7 @@ def test_a_run_is_resumed_by_the_command_that_began_it(
         Image.open(path).convert("L").save(gray / f"{number}.png")
     command: dict[str, Any] = {**TINY, **narrow("simclr"), "method": "simclr", "views": "simclr_small", "epochs": 2}
     command |= {"views.1.blur": 0.25, "optim.base_lr": 0.1, "batch_size": 11}
-    write = Metrics._write
-    with monkeypatch.context() as patched:
-        patched.setattr(Metrics, "_write", lambda self, t, m, step: (write(self, t, m, step), m.__setattr__(
-            "stop_requested", True))[0])  # fmt: skip
+    with stop_at(1):
         stopped = pretrain("gray", **command)
     assert stopped.folder == Path("runs/gray-simclr") and not stopped.results["finished"]
     with pytest.raises(OwnlatentError, match=r"--views\.1\.blur would change it"):

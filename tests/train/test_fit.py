@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from torch import nn
 
 from ownlatent import OwnlatentError, load_encoder, pretrain
 from ownlatent.methods.byol import BYOL
-from ownlatent.train.callbacks.metrics import Metrics
 
 TINY = {
     "backbone": "resnet10_w16",
@@ -148,19 +148,12 @@ def test_a_run_stopped_while_it_is_judged_is_judged_when_resumed(
 
 @pytest.mark.parametrize("optimiser", ["adamw", "lars"])
 def test_stopping_and_resuming_changes_nothing_with_accumulation_and_workers(
-    optimiser: str, mixed_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    optimiser: str, mixed_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: Callable[[int], Any]
 ):
     fields = {**TINY, "batch_size": 8, "accumulate": 2, "epochs": 4, "workers": 1, "optim.name": optimiser}
     monkeypatch.setattr("ownlatent.train.fit._every", lambda job: 3)  # rows between which a run can stop
     whole = pretrain(mixed_folder, out=tmp_path / "whole", **fields)
-    write = Metrics._write
-
-    def stop_at_seven(self: Metrics, trainer: Any, module: Any, step: int) -> None:
-        write(self, trainer, module, step)
-        module.stop_requested = step == 6
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Metrics, "_write", stop_at_seven)
+    with stop_at(6):
         stopped = pretrain(mixed_folder, out=tmp_path / "stopped", **fields)
     assert not stopped.results["finished"] and stopped.results["training"]["steps"] == 7
     pretrain(out=stopped.folder, resume=True)

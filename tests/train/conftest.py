@@ -1,0 +1,28 @@
+"""Runs that are stopped on the way."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import pytest
+
+from ownlatent.train.callbacks.metrics import Metrics
+
+
+@pytest.fixture
+def stop_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractContextManager[None]]:
+    """Within `stop_at(n)` a run is asked to stop, as Ctrl-C would ask it, when the row of step n is written."""
+
+    @contextmanager
+    def stopping(at: int) -> Iterator[None]:
+        write = Metrics._write
+
+        def write_and_stop(self: Metrics, trainer: Any, module: Any, step: int) -> None:
+            write(self, trainer, module, step)
+            module.stop_requested = step == at
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Metrics, "_write", write_and_stop)
+            yield
+
+    return stopping
