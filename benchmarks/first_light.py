@@ -21,9 +21,7 @@ from typing import Any
 
 import results
 
-from ownlatent import Run
-from ownlatent.data.opening import load_labelled
-from ownlatent.evaluate.against_baselines import against_baselines, table
+from ownlatent import Run, evaluate
 
 
 def main() -> None:
@@ -78,10 +76,8 @@ def cifar10(
         minutes = 0.05 if options.quick else options.minutes
         results.ownlatent("pretrain", scratch / "images" / "train", "--minutes", minutes, "--out", out)
     run = Run(out)
-    trained = run.encoder
-    train, test = (load_labelled(str(scratch / "images" / s), 3, trained.image_size) for s in ("train", "test"))
-    entries = against_baselines(trained, results.untrained(run), train, test, train.images[::10])
-    print("\n".join(table(entries)))
+    parts = [scratch / "images" / split for split in ("train", "test")]
+    entries = evaluate(run, train=parts[0], test=parts[1], protocols="knn", k="20", without="supervised")
     figures["cifar10_minutes"] = round(run.results["training"]["seconds"] / 60, 2)
     record("cifar10", entries, run, rows, figures)
 
@@ -90,7 +86,9 @@ def record(name: str, entries: list[dict], run: Run, rows: list[dict[str, Any]],
     for entry in entries:
         suffix = "" if entry["subject"] == "trained" else f"_{entry['subject']}"
         figures[f"{name}_knn{suffix}"] = round(entry["top1"], 4)
-        rows.append({"benchmark": name, **{k: v for k, v in entry.items() if k != "data"}})
+        rows.append(
+            {"benchmark": name, **{k: v for k, v in entry.items() if k not in ("data", "per_class", "predictions")}}
+        )
     recipe, environment = (json.loads((run.folder / f"{part}.json").read_text()) for part in ("recipe", "env"))
     recipe.update(data=name, val=None)  # not the path of a temporary folder, which the command holds too
     del environment["command"]

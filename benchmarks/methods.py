@@ -30,10 +30,11 @@ from ownlatent import Run, methods
 from ownlatent.backbones.encoder import Encoder
 from ownlatent.data.opening import load_labelled
 from ownlatent.data.resident import Resident
-from ownlatent.evaluate.baselines import calibrate_batchnorm
-from ownlatent.evaluate.embed import embed
-from ownlatent.evaluate.knn import knn_accuracy
-from ownlatent.evaluate.linear import linear_accuracy
+from ownlatent.evaluation.baselines import calibrate_batchnorm
+from ownlatent.evaluation.embed import embed
+from ownlatent.evaluation.knn import knn_accuracy
+from ownlatent.evaluation.linear import linear_accuracy
+from ownlatent.proof.subjects import untrained
 
 NOT_SELF_SUPERVISED = ("random_target", "supervised")
 KNN = {"photos": (20, 0.07), "cifar10": (20, 0.07), "cifar10_200": (200, 0.1)}
@@ -135,8 +136,8 @@ def evaluate(encoder: Encoder, bank: Resident, test: Resident, dataset: str) -> 
     x, y = (embed(encoder, part.images, device=DEVICE) for part in (bank, test))
     k, temperature = KNN[dataset]
     return {
-        "knn": round(knn_accuracy(x, bank.labels, y, test.labels, k, temperature)["top1"], 4),
-        "linear": round(linear_accuracy(x, bank.labels, y, test.labels)["top1"], 4),
+        "knn": round(knn_accuracy(x, bank.labels, y, test.labels, k, temperature), 4),
+        "linear": round(linear_accuracy(x, bank.labels, y, test.labels), 4),
     }
 
 
@@ -147,7 +148,7 @@ def random_scores(dataset: str, seed: int, run: Run, bank: Resident, test: Resid
     """The same for the run's encoder before training, in its better form; it is the same for every method."""
     key = (dataset, seed, run.recipe.backbone)
     if key not in _RANDOM:
-        encoder = results.untrained(run)
+        encoder = untrained(run.encoder, run.recipe.seed)
         plain = evaluate(encoder, bank, test, dataset)
         calibrate_batchnorm(encoder, bank.images[::10])
         calibrated = evaluate(encoder, bank, test, dataset)

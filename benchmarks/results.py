@@ -8,10 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ownlatent import Run, backbones
-from ownlatent.backbones.encoder import Encoder
 from ownlatent.train.environment import environment
 
 DATA = Path(os.environ.get("OWNLATENT_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
@@ -48,15 +44,3 @@ def ownlatent(*arguments: Any) -> dict[str, float]:
         raise SystemExit(f"that command failed ({os.waitstatus_to_exitcode(status)})")
     unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere
     return {"peak_mib": round(usage.ru_maxrss / unit), "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1)}
-
-
-def untrained(run: Run) -> Encoder:
-    """The run's encoder as it was before training: the same seed, drawn again."""
-    spec = run.encoder.backbone.spec
-    torch.manual_seed(run.recipe.seed)
-    backbone = backbones.create(
-        spec["name"], channels=spec["channels"], image_size=spec["image_size"], **spec["keywords"]
-    )
-    return Encoder(
-        backbone, run.encoder.image_size, run.encoder.mean.flatten().tolist(), run.encoder.std.flatten().tolist()
-    )

@@ -11,14 +11,20 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SHARED = [ROOT / "benchmarks" / "results.py"]
 SCRIPTS = [path for path in sorted((ROOT / "benchmarks").glob("*.py")) if path not in SHARED]
+CIFAR10 = ("cifar10", "probe", "low_shot", "finetune")  # figures of that data set
 FIGURES = {
     "ablations": {"ablations", "byol_gain_points"},
+    "evaluate": {
+        *("knn_over_matmul", "knn_vs_lightly", "probe_speedup_vs_sgd100", "probe_accuracy_minus_sgd100"),
+        "embed_over_bare_forward",
+    },
     "first_light": {
         *("photos_knn", "photos_knn_random", "photos_knn_pixels", "photos_seconds"),
         *("cifar10_knn", "cifar10_knn_random", "cifar10_knn_pixels", "cifar10_minutes"),
         *("help_seconds", "import_seconds"),
     },
     "methods": {"methods", "worst_photos_gain_points"},
+    "proof": {"low_shot_1pct_gain_over_supervised", "finetune_1pct_gain_over_supervised"},
     "sources": {
         *("listing_1m_first_seconds", "listing_1m_again_seconds", "listing_bytes_per_image"),
         *("fuzz_files", "fuzz_failures"),
@@ -40,7 +46,7 @@ def test_quick_run_writes_every_figure(script: Path, tmp_path: Path):
     assert set(result) == {"name", "machine", "command", "rows", "figures"}
     expected = FIGURES[script.stem]
     if "no CIFAR-10" in done.stdout:
-        expected = {name for name in expected if not name.startswith("cifar10")}
+        expected = {name for name in expected if not name.startswith(CIFAR10)}
     for peer in ("lightly", "albumentations"):
         if f"no {peer} here" in done.stdout:
             expected = {name for name in expected if not name.endswith(peer)}

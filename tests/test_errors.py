@@ -29,7 +29,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         pytest.fail("the input was accepted and training began")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("ownlatent.api._train", trained)
+    for place in ("api", "pretraining"):
+        monkeypatch.setattr(f"ownlatent.{place}.train", trained)
     return tmp_path
 
 
@@ -214,7 +215,7 @@ def test_resume_takes_the_command_that_began_the_run(
     old_run: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch, repeated: tuple[str, ...]
 ) -> None:
     """What was resolved from auto, or a slash after the folder, is no other recipe."""
-    monkeypatch.setattr("ownlatent.api._train", lambda *_, **__: sys.exit("training went on"))
+    monkeypatch.setattr("ownlatent.pretraining.train", lambda *_, **__: sys.exit("training went on"))
     with pytest.raises(SystemExit) as stopped:
         cli.main(["pretrain", f"{image_folder}/", "--out", str(old_run), "--epochs", "1", *repeated, "--resume"])
     assert stopped.value.code == "training went on"
@@ -452,10 +453,40 @@ def test_python_gets_an_exception(here: Path, image_folder: Path) -> None:
     assert _contents(here) == {}
 
 
+# Evaluation
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("evaluate", "nowhere", "--test", "x"), "nowhere holds no run"),
+        (("evaluate", "old"), "name labelled images: --train DATA --test DATA"),
+        (("evaluate", "old", "--train", "a", "--train", "b", "--test", "c"), "give them in pairs"),
+        (("evaluate", "old", "--test", "nowhere"), "old holds no encoder"),
+        (("evaluate", "old", "--tset", "x"), "there is no option --tset: the nearest are --test"),
+        (("evaluate", "old", "--test", "x", "--protocols", "knm"), "--protocols has no 'knm': the nearest is knn"),
+        (("evaluate", "old", "--test", "x", "--draws", "many"), "--draws takes a whole number"),
+        (("evaluate", "old", "--test", "x", "--labels", "1%,few"), "'few' is no number of labels"),
+        (("compare", "old"), "name two runs or more"),
+        (("compare", "old", "old"), "named twice"),
+        (("compare", "old", "nowhere"), "nowhere holds no run"),
+    ],
+)
+def test_evaluation_of_what_is_not_there(
+    refused: Refused, old_run: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    assert words in refused(*arguments)
+
+
+def test_comparing_what_was_not_evaluated(refused: Refused, old_run: Path) -> None:
+    shutil.copytree(old_run, "other")
+    assert "old has not been evaluated: ownlatent evaluate old" in refused("compare", "old", "other")
+
+
 def test_unreadable_files_are_skipped_counted_and_listed(
     here: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ownlatent.api._train", lambda job, folder: job)
+    monkeypatch.setattr("ownlatent.api.train", lambda job, folder: job)
     shutil.copytree(image_folder, here / "photos")
     (here / "photos" / "001.jpg").write_bytes(b"")
     (here / "photos" / "deep").mkdir()

@@ -89,7 +89,7 @@ def test_the_demo_runs_from_the_wheel(fresh: Path, tmp_path: Path) -> None:
     assert results["finished"] is True
     assert {entry["subject"] for entry in results["evaluations"]} == {"trained", "random", "pixels"}
     for entry in results["evaluations"]:
-        assert entry["protocol"] == "knn" and (entry["k"], entry["temperature"]) == (20, 0.07)
+        assert entry["protocol"] == "knn" and entry["settings"]["k"] == 20
         assert (entry["num_train"], entry["num_test"]) == (4200, 1400)
         assert 1 / 14 < entry["top1"] < 1 and f"{entry['top1']:.1%}" in said
 

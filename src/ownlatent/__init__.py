@@ -9,15 +9,28 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ownlatent.api import demo, load_encoder, prepare, pretrain, preview
+    from ownlatent.api import compare, demo, evaluate, load_encoder, prepare, pretrain, preview
     from ownlatent.errors import OwnlatentError
     from ownlatent.run import Run
 
-__all__ = ["OwnlatentError", "Run", "__version__", "demo", "load_encoder", "prepare", "pretrain", "preview"]
+__all__ = [
+    "OwnlatentError",
+    "Run",
+    "__version__",
+    "compare",
+    "demo",
+    "evaluate",
+    "load_encoder",
+    "prepare",
+    "pretrain",
+    "preview",
+]
 __version__ = "0.1.0"
 
 _HOMES = {
+    "compare": "ownlatent.api",
     "demo": "ownlatent.api",
+    "evaluate": "ownlatent.api",
     "load_encoder": "ownlatent.api",
     "prepare": "ownlatent.api",
     "pretrain": "ownlatent.api",

@@ -2,21 +2,20 @@
 
 import itertools
 import logging
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ownlatent.augment.channels import suited_to
 from ownlatent.errors import OwnlatentError
 from ownlatent.log import to_console, to_file
+from ownlatent.pretraining import go_on, train
 from ownlatent.recipes.begin import begin
-from ownlatent.run import Run, check_folder, default_folder, lies_among, make_way, write_json
+from ownlatent.run import Run, check_folder, default_folder, lies_among, make_way, replace_file
 from ownlatent.train.recipe import Recipe, coerce, edit
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from ownlatent.train.prepare import Job
 
 log = logging.getLogger("ownlatent")
 
@@ -57,7 +56,7 @@ def pretrain(
     if resume and (overwrite or recipe is not None):
         raise OwnlatentError("--resume goes on with a run as it is: leave out --overwrite and --recipe")
     if resume:
-        return _resume(out, fields, network, objects)
+        return go_on(out, fields, network, objects)
     start, late = begin(recipe, fields)
     if not start.data:
         raise OwnlatentError("name the folder of images: ownlatent pretrain FOLDER")
@@ -73,7 +72,7 @@ def pretrain(
         except OSError as error:
             raise OwnlatentError(f"cannot write to {folder} ({error.strerror}): give another --out") from error
         with to_file(folder, buffered):
-            return _train(job, folder)
+            return train(job, folder)
 
 
 def demo(*, out: str | Path | None = None, overwrite: bool = False, **fields: Any) -> Run:
@@ -88,6 +87,78 @@ def demo(*, out: str | Path | None = None, overwrite: bool = False, **fields: An
         numbered = (Path("runs") / (f"demo-{n}" if n > 1 else "demo") for n in itertools.count(1))
         out = next(folder for folder in numbered if not folder.exists())
     return pretrain(recipe=photos(fields.get("method", "byol")), out=out, overwrite=overwrite, **fields)
+
+
+def evaluate(
+    run: str | Path | Run,
+    *,
+    train: Any = None,
+    test: Any = None,
+    network: "nn.Module | None" = None,
+    **fields: Any,
+) -> list[dict[str, Any]]:
+    """Say whether an encoder is better than what one could have had without it, and by how much.
+
+    run: a run or its folder. train, test: labelled images, as `pretrain` takes them, or equally long lists of such
+    for several data sets; with one of them alone, k-NN classifies each image by the others. network: a fresh module,
+    where the run trained one of your own. fields: the options of `ownlatent evaluate --help` by name.
+
+    Returns the entries that results.json then holds. Raises OwnlatentError for anything wrong with the input.
+    """
+    from ownlatent.proof.settings import settings
+
+    options = settings(fields, coerce)
+    run = run if isinstance(run, Run) else Run(run)
+    trains, tests = _as_list(train), _as_list(test)
+    if not trains and not tests:
+        raise OwnlatentError("name labelled images: --train DATA --test DATA")
+    if trains and tests and len(trains) != len(tests):
+        raise OwnlatentError(f"--train is given {len(trains)} times and --test {len(tests)} times: give them in pairs")
+    if not (trains and tests) and "protocols" not in fields:
+        options = settings({**fields, "protocols": "knn"}, coerce)
+    with to_console() as buffered:
+        from ownlatent.export.encoder import load_encoder as load_trained
+        from ownlatent.proof.evaluate import evaluate as judge
+        from ownlatent.proof.evaluate import open_pairs, untrained_of
+        from ownlatent.train.images import choose_device
+
+        encoder = run.encoder if network is None else load_trained(run.folder, deepcopy(network))
+        device = choose_device(options.accelerator)
+        pairs = open_pairs(trains, tests, options)
+        untrained = untrained_of(run, encoder, network, options)
+        try:
+            with to_file(run.folder, buffered):
+                return judge(Run(run.folder, encoder), pairs, options, device, untrained)
+        except PermissionError as error:
+            raise OwnlatentError(f"cannot write to {run.folder} ({error.strerror}): evaluate a copy of it") from error
+
+
+def compare(*runs: str | Path, out: str | Path | None = None, overwrite: bool = False) -> list[str]:
+    """Evaluated runs side by side, and by how much each is ahead of the first: lines of a table.
+
+    out: a .csv or .md file to write the table to; overwrite: replace it if it is there. Raises OwnlatentError if the
+    runs were not evaluated alike, naming the settings that differ.
+    """
+    from ownlatent.report.compare import compare as side_by_side
+    from ownlatent.report.tables import aligned, as_csv, as_markdown
+
+    if len(runs) < 2:
+        raise OwnlatentError("name two runs or more: ownlatent compare RUN RUN")
+    if len(set(map(str, runs))) < len(runs):
+        raise OwnlatentError("a run is named twice: name different ones")
+    found = {str(run): (Run(run).results["evaluations"], Run(run).folder / "predictions.npz") for run in runs}
+    header, body, left_out = side_by_side(found)
+    if out is not None:
+        path = Path(out)
+        if path.suffix not in (".csv", ".md"):
+            raise OwnlatentError(f"{path} is no kind of table that can be written: end --out in .csv or .md")
+        if path.exists() and not overwrite:
+            raise OwnlatentError(f"{path} is already there: replace it by --overwrite, or give another --out")
+        try:
+            replace_file(path, (as_csv if path.suffix == ".csv" else as_markdown)(header, body).encode())
+        except OSError as error:
+            raise OwnlatentError(f"cannot write {path} ({error.strerror}): give another --out") from error
+    return [*aligned(header, body), *(f"not compared: {line}" for line in left_out)]
 
 
 def preview(
@@ -179,107 +250,11 @@ def load_encoder(folder: str | Path, network: "nn.Module | None" = None) -> "nn.
     return encoder.load_encoder(folder, network)
 
 
+def _as_list(value: Any) -> list[Any]:
+    """Several data sets from one or a list of them."""
+    return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
+
+
 def _is_plain(name: Any) -> bool:
     """Whether a name can stand in a list with commas between."""
     return isinstance(name, (str, Path)) and not set(",{}") & set(str(name))
-
-
-def _resume(
-    out: str | Path | None, fields: dict[str, Any], network: "nn.Module | None", objects: dict[str, Any]
-) -> Run:
-    if out is None and "data" not in fields:
-        raise OwnlatentError("name the run to go on with: --out RUN --resume")
-    named: dict[str, Any] = {name: fields[name] for name in ("data", "method") if name in fields}
-    run = Run(out if out is not None else default_folder(edit(Recipe(), named)))
-    recipe = run.recipe
-    here = {name: fields.pop(name) for name in _MAY_CHANGE if name in fields}
-    recipe = edit(recipe, here)
-    changed = [name for name, value in fields.items() if _changes(recipe, name, value)]
-    changed += _changed_views(recipe, fields)
-    if changed:
-        flags = ", ".join("--" + name.replace("_", "-") for name in changed)
-        raise OwnlatentError(
-            f"a resumed run keeps its recipe, and {flags} would change it: leave that out, or start another run"
-        )
-    if run.results.get("finished"):
-        raise OwnlatentError(f"{run.folder} is finished: there is nothing to resume; give another --out for a new run")
-    with to_console() as buffered:
-        from ownlatent.train.prepare import prepare as make_ready
-
-        log.info("resuming   %s", run.folder)
-        job = make_ready(recipe, network=network, objects=objects)
-        with to_file(run.folder, buffered):
-            return _train(job, run.folder, resume=True)
-
-
-# Where and how a run is computed may differ when it goes on; what it computes may not.
-_MAY_CHANGE = ("accelerator", "workers", "checkpoint_seconds")
-
-
-def _changes(recipe: Recipe, name: str, value: Any) -> bool:
-    """Whether an option given beside --resume asks for something else than the run was started with."""
-    if value in ("auto", None) or name.partition(".")[0] == "views":  # whatever was chosen then; views: see below
-        return False
-    if name in ("data", "val"):
-        return Path(value) != Path(getattr(recipe, name) or "")
-    return edit(recipe, {name: value}) != recipe
-
-
-def _changed_views(recipe: Recipe, fields: dict[str, Any]) -> list[str]:
-    """Those options for views that would make others; what the images' channels left out of them is no change."""
-    given = {name: value for name, value in fields.items() if name.partition(".")[0] == "views"}
-    views = edit(recipe, given).views or ()
-    same = any(suited_to(views, channels)[0] == recipe.views for channels in (1, 2, 3))
-    return [] if same else list(given)
-
-
-def _train(job: "Job", folder: Path, resume: bool = False) -> Run:
-    from ownlatent.evaluate.against_baselines import against_baselines, table
-    from ownlatent.export.encoder import save_encoder
-    from ownlatent.report.pictures import draw_curves
-    from ownlatent.train.environment import environment
-    from ownlatent.train.fit import fit
-    from ownlatent.train.prepare import calibration_images
-
-    job.recipe.save(folder / "recipe.json")
-    if resume:
-        write_json(folder / "env-resumed.json", environment())
-    else:
-        write_json(folder / "env.json", environment())
-        _draw_example_views(job, folder)
-    log.info("folder     %s", folder)
-    finished, training = fit(job, folder, resume)
-    save_encoder(job.encoder, folder)
-    draw_curves(folder)
-    # Finished is only what is also judged: a run that is stopped in between judges when it is resumed.
-    results: dict[str, Any] = {"finished": False, "training": training, "evaluations": []}
-    write_json(folder / "results.json", results)
-    log.info(
-        "trained    %d steps in %.1f minutes, %.0f images/s",
-        training["steps"],
-        training["seconds"] / 60,
-        training["images_per_second"],
-    )
-    if not finished:
-        log.info("Stopped early, all is saved. Go on with: ownlatent pretrain --out %s --resume", folder)
-    elif job.val is None:
-        log.info(
-            "Nothing is measured without labels: --val FOLDER, a subfolder for each class, shows what this is worth."
-        )
-    else:
-        train, test = (job.val, None) if job.bank is None else (job.bank, job.val)
-        encoders = job.encoder.to(job.device), job.untrained.to(job.device)
-        results["evaluations"] = against_baselines(*encoders, train, test, calibration_images(job))
-        for line in table(results["evaluations"]):
-            log.info(line)
-    results["finished"] = finished
-    write_json(folder / "results.json", results)
-    return Run(folder, job.encoder.cpu().eval())
-
-
-def _draw_example_views(job: "Job", folder: Path) -> None:
-    from ownlatent.report.pictures import draw_views
-    from ownlatent.train.images import example_views
-
-    originals, views = example_views(job.data, job.views, job.recipe.seed, count=8)
-    draw_views(originals, views, folder / "views.png")

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from ownlatent import __version__
 from ownlatent.augment.recipes import View
 from ownlatent.errors import OwnlatentError, nearest
+from ownlatent.proof.settings import Evaluation
 from ownlatent.report.catalogue import LISTS
 from ownlatent.train.recipe import Optim, Recipe
 
@@ -62,6 +63,34 @@ def parser() -> argparse.ArgumentParser:
     look.add_argument("--overwrite", action="store_true", help="replace the picture in --out")
     _add_fields(look, Recipe, "", only=("method", "views", "image_size", "seed", "accelerator", *_DATA))
     _add_views(look)
+
+    judge = verbs.add_parser(
+        "evaluate",
+        help="tell whether pre-training helped, beside what one could have had without it",
+        description="Judge the encoder of RUN on labelled images, beside the same encoder untrained, raw pixels, the "
+        "same network trained with the labels from scratch, and any other encoder; with intervals, and in words.",
+        allow_abbrev=False,
+    )
+    judge.add_argument("run", metavar="RUN", help="a run folder")
+    for part, use in (("train", "to classify by"), ("test", "that are classified")):
+        judge.add_argument(
+            f"--{part}",
+            metavar="DATA",
+            action="append",
+            help=f"labelled images {use}; given again, the next pair; one of the two alone: k-NN, each by the others",
+        )
+    _add_fields(judge, Evaluation, "")
+
+    beside = verbs.add_parser(
+        "compare",
+        help="show evaluated runs side by side",
+        description="Show evaluated runs side by side. Only what was measured by the same protocol on the same images "
+        "is compared.",
+        allow_abbrev=False,
+    )
+    beside.add_argument("runs", metavar="RUN", nargs="+", help="two run folders or more; differences are to the first")
+    beside.add_argument("--out", metavar="FILE", help="also write the table to this .csv or .md file")
+    beside.add_argument("--overwrite", action="store_true", help="replace the file in --out")
 
     shrink = verbs.add_parser(
         "prepare",
@@ -132,6 +161,12 @@ def _run(arguments: Sequence[str]) -> int:
     if verb == "preview":
         api.preview(given.pop("data"), **given)
         return 0
+    if verb == "evaluate":
+        api.evaluate(given.pop("run"), **given)
+        return 0
+    if verb == "compare":
+        print("\n".join(api.compare(*given.pop("runs"), **given)))
+        return 0
     if verb == "prepare":
         api.prepare(given.pop("data"), given.pop("out"), **given)
         return 0
@@ -201,12 +236,21 @@ def _add_fields(group: Any, kind: type, prefix: str, only: Sequence[str] | None 
         name = prefix + field.name
         if field.type is bool:
             flag = {"action": "store_const", "const": "true", "default": argparse.SUPPRESS}
-            group.add_argument(_flag(name), dest=name, help=field.metadata["help"], **flag)
+            group.add_argument(_flag(name), dest=name, help=_plain(field.metadata["help"]), **flag)
             continue
         default = "" if field.default is None else f" (default: {field.default})"
         group.add_argument(
-            _flag(name), default=argparse.SUPPRESS, metavar="VALUE", dest=name, help=field.metadata["help"] + default
+            _flag(name),
+            default=argparse.SUPPRESS,
+            metavar="VALUE",
+            dest=name,
+            help=_plain(field.metadata["help"] + default),
         )
+
+
+def _plain(text: str) -> str:
+    """Text whose per cent signs argparse does not take for its own."""
+    return text.replace("%", "%%")
 
 
 def _field(kind: type, name: str) -> Field:

@@ -63,6 +63,7 @@ class Run:
         return f"Run({str(self.folder)!r})"
 
 
+_EVALUATIONS = ("predictions.npz", "evaluation.csv", "evaluation.md", "classes.csv", "confusion.png")
 _FILES = (
     "recipe.json",
     "env.json",
@@ -72,6 +73,7 @@ _FILES = (
     "log.txt",
     "views.png",
     "curves.png",
+    *_EVALUATIONS,
     "encoder.json",
     "encoder.safetensors",
 )
@@ -111,10 +113,26 @@ def make_way(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
+def forget_evaluations(folder: Path) -> None:
+    """Remove what evaluations wrote beside results.json: the encoder is another one now."""
+    for name in _EVALUATIONS:
+        (folder / name).unlink(missing_ok=True)
+
+
 def write_json(path: Path, content: Any) -> None:
+    """Write JSON as `replace_file` does."""
+    replace_file(path, as_json(content))
+
+
+def as_json(content: Any) -> bytes:
+    """Indented, for people too."""
+    return (json.dumps(content, indent=2) + "\n").encode()
+
+
+def replace_file(path: Path, content: bytes) -> None:
     """Write beside and move into place, so that the file is whole whatever happens."""
     beside = path.with_suffix(".tmp")
-    beside.write_text(json.dumps(content, indent=2) + "\n")
+    beside.write_bytes(content)
     os.replace(beside, path)
 
 

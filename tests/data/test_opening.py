@@ -199,7 +199,7 @@ def test_images_in_the_shape_that_an_evaluator_wants(class_folder: Path, refuses
         data = load_labelled(class_folder, channels, 16)
         assert data.images.shape == (60, channels, 16, 16) and data.images.dtype == torch.uint8
         assert data.labels is not None and data.labels.tolist() == [0] * 20 + [1] * 20 + [2] * 20
-    refuses(lambda: load_labelled(class_folder, 2, 16), "have 3 channels and those for training 2")
+    refuses(lambda: load_labelled(class_folder, 2, 16), "have 3 channels and the encoder takes 2")
 
 
 def test_what_is_a_source_already_stays_it() -> None:

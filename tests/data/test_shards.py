@@ -433,7 +433,7 @@ def test_labelled_shards_in_memory(shard_set: Path, refuses: Refuses) -> None:
     data = load_labelled(shard_set, 1, 4)
     assert data.images.shape == (29, 1, 4, 4) and data.labels is not None
     assert data.labels.tolist() == [index % 3 for index in range(29)]
-    refuses(lambda: load_labelled(shard_set, 13, 4), "have 3 channels and those for training 13")
+    refuses(lambda: load_labelled(shard_set, 13, 4), "have 3 channels and the encoder takes 13")
 
 
 def test_whatever_the_damage_only_the_usual_is_raised(tmp_path: Path, picture: Picture) -> None:

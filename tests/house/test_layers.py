@@ -14,11 +14,11 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = (  # from the top; a room may use its own layer and what is below it
     {"__init__", "__main__"},
     {"cli"},
-    {"api", "run", "log"},
+    {"api", "pretraining", "proof", "run", "log"},
     {"report", "export"},
     {"recipes"},
     {"train"},
-    {"evaluate", "diagnostics"},
+    {"evaluation", "diagnostics"},
     {"methods"},
     {"backbones", "nn", "losses", "augment", "data", "optim"},
     {"types", "errors", "machine"},

@@ -11,6 +11,7 @@ import pytest
 import ownlatent
 from ownlatent import cli
 from ownlatent.augment.recipes import View
+from ownlatent.proof.settings import Evaluation
 from ownlatent.train.recipe import Optim, Recipe
 
 HEAVY = ("torch", "torchvision", "lightning", "timm", "numpy", "PIL", "matplotlib", "skimage", "safetensors", "rich")
@@ -66,7 +67,7 @@ def test_nothing_heavy_is_loaded_before_there_is_work(code: str) -> None:
     assert done.stdout.splitlines()[-1] == "HEAVY []"
 
 
-@pytest.mark.parametrize("verb", ["pretrain", "demo"])
+@pytest.mark.parametrize("verb", ["pretrain", "demo", "preview", "prepare", "evaluate", "compare", "list"])
 def test_every_command_is_in_the_help(
     verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -83,6 +84,14 @@ def test_every_field_of_the_recipe_is_a_flag(
     assert not missing
     assert re.search(r"^ +DATA +\S", text, re.MULTILINE)
     assert all(flag in text for flag in GROUPS.values() if flag)
+
+
+def test_every_option_of_an_evaluation_is_a_flag(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = help_of(monkeypatch, capsys, "evaluate")
+    for field in fields(Evaluation):
+        assert re.search(rf"^ +--{_dashed(field.name)}( VALUE|$|  )", text, re.MULTILINE), field.name
 
 
 def test_every_flag_says_what_it_is_for() -> None:

@@ -106,12 +106,28 @@ def check_name(name: str) -> None:
     _library(name)
 
 
+def pretrained_input(name: str) -> tuple[int, list[float], list[float]] | None:
+    """Side in pixels, mean and std that the library's weights of a network expect, or None if there are none."""
+    library, plain = _library(name), name.rpartition(":")[2]
+    if library == "timm":
+        import timm
+
+        found = timm.get_pretrained_cfg(plain)
+        return None if found is None else (found.input_size[-1], list(found.mean), list(found.std))
+    if library == "torchvision":
+        import torchvision
+
+        transforms = torchvision.models.get_model_weights(plain).DEFAULT.transforms()  # type: ignore[attr-defined]
+        return transforms.crop_size[0], list(transforms.mean), list(transforms.std)
+    return None
+
+
 def _library(name: str) -> str:
     """Which of "ownlatent", "timm" and "torchvision" has a network of this name. Raises OwnlatentError."""
     prefix, _, plain = name.rpartition(":")
     if name in NETWORKS:
         return "ownlatent"
-    if prefix in ("", "timm") and plain in _timm_names():
+    if prefix in ("", "timm") and plain.partition(".")[0] in _timm_names():  # behind a dot: which of its weights
         return "timm"
     if prefix in ("", "torchvision") and plain in _torchvision_names():
         return "torchvision"
@@ -128,7 +144,14 @@ def _build(name: str, channels: int, image_size: int, pretrained: bool, keywords
     build = _build_timm if library == "timm" else _build_torchvision
     try:
         return build(plain, image_size, pretrained, keywords)
-    except _REFUSALS as error:
+    except Exception as error:
+        if pretrained:  # fetching raises what the hub's and the system's libraries like
+            raise OwnlatentError(
+                f"the weights of {name} cannot be had ({_first_line(error)}): they may need a network "
+                f"connection; weights that are a file are {name}=FILE"
+            ) from error
+        if not isinstance(error, _REFUSALS):
+            raise
         raise OwnlatentError(f"the backbone {name} refused its settings ({_first_line(error)}): change them") from error
 
 

@@ -34,6 +34,10 @@ class Encoder(nn.Module):
         """The value of uint16 images that counts as 1."""
         return self.peak if self.peak > 255 else 65535.0
 
+    def scale_of(self, dtype: torch.dtype) -> float:
+        """The value of whole-number images of this type that counts as 1."""
+        return 255.0 if dtype == torch.uint8 else self.full_scale
+
     def forward(self, images: Tensor) -> Tensor:
         x = images
         if images.dtype == torch.uint8:

@@ -108,9 +108,12 @@ def fit_square(image: Tensor, size: int) -> Tensor:
     """The image (C, H, W) as an evaluator sees it: (C, size, size), uint8 or uint16.
 
     Up to 64 px the shorter side becomes `size`; above, it becomes size / 0.875, the margin that the
-    papers' evaluation leaves (Resize 256, CenterCrop 224). Then the centre is cut out.
+    papers' evaluation leaves (Resize 256, CenterCrop 224). Then the centre is cut out. An image that has the size is
+    left as it is.
     """
     height, width = image.shape[1:]
+    if (height, width) == (size, size):
+        return image
     scale = (size if size <= 64 else round(size / 0.875)) / min(height, width)
     image = resize(image, (max(size, round(height * scale)), max(size, round(width * scale))))
     top, left = (image.shape[1] - size) // 2, (image.shape[2] - size) // 2

@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from ownlatent.data.decode import EXTENSIONS, Format, Unreadable, fit_square
+from ownlatent.data.decode import EXTENSIONS, fit_square
+from ownlatent.data.labelled import with_channels
 from ownlatent.data.patterns import expand, split
-from ownlatent.data.pixels import conform
 from ownlatent.data.resident import Resident, load_resident
 from ownlatent.data.source import Source
 from ownlatent.data.sources.arrays import Arrays, open_arrays
@@ -78,17 +78,7 @@ def load_labelled(
     source = open_source(name, labelled=True, download=download, root=root)
     if source.classes is None:
         raise OwnlatentError(f"{source.name} has no labels: give one that has, such as a folder with class subfolders")
-    return load_resident(source, lambda image: _with_channels(fit_square(image, image_size), channels))
-
-
-def _with_channels(image: Tensor, channels: int) -> Tensor:
-    try:
-        return conform(image, Format(channels, 8 * image.element_size()))
-    except Unreadable:
-        raise OwnlatentError(
-            f"the labelled images have {image.shape[0]} channels and those for training {channels}: give images of "
-            "one kind"
-        ) from None
+    return load_resident(source, lambda image: with_channels(fit_square(image, image_size), channels, source.name))
 
 
 def _is_one_image(value: Any) -> bool:

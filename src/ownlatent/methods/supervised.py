@@ -26,20 +26,25 @@ class Supervised(Method):
 
     Goes wrong: on few labels it learns them by heart: the loss falls to its least value, k-NN on new images stays low.
 
-    classes: how many there are; taken from the data on the command line. smoothing: s, 0.1.
+    classes: how many there are; taken from the data on the command line. smoothing: s, 0.1. hidden: width of a hidden
+    layer before the classes, with ReLU; 0 for none.
     """
 
     min_views, max_views = 1, None
     uses_labels = True
 
-    def __init__(self, backbone: Backbone, *, classes: int = 0, smoothing: float = 0.1):
+    def __init__(self, backbone: Backbone, *, classes: int = 0, smoothing: float = 0.1, hidden: int = 0):
         super().__init__()
         if classes < 2:
             raise OwnlatentError(f"supervised needs at least two classes, not {classes}: give their number")
         if not 0 <= smoothing < 1:
             raise OwnlatentError(f"smoothing must be at least 0 and below 1, not {smoothing}")
         self.backbone = backbone
-        self.classifier = nn.Linear(backbone.num_features, classes)
+        if hidden < 0:
+            raise OwnlatentError(f"hidden must be at least 0, not {hidden}")
+        layer = nn.Linear(hidden or backbone.num_features, classes)
+        first = (nn.Linear(backbone.num_features, hidden), nn.ReLU()) if hidden else ()
+        self.classifier = nn.Sequential(*first, layer) if hidden else layer
         self.smoothing = smoothing
 
     def forward(self, views: Views, labels: Tensor | None = None) -> Output:

@@ -74,6 +74,43 @@ def draw_curves(folder: Path) -> bool:
     return True
 
 
+def draw_confusion(
+    predicted: np.ndarray, truth: np.ndarray, classes: Sequence[str], title: str, path: Path, most: int = 40
+) -> None:
+    """Of each true class the share that was taken for each class, in percent.
+
+    predicted: (S, N) class numbers of S draws; truth: (N,), -1 for a class that is not among `classes`. Of more than
+    `most` classes those are drawn that are confused most often.
+    """
+    counts = np.zeros((len(classes), len(classes)))
+    for row in predicted[:, truth >= 0]:
+        np.add.at(counts, (truth[truth >= 0], row), 1)
+    shares = 100 * counts / np.maximum(1, counts.sum(1, keepdims=True))
+    kept = np.arange(len(classes))
+    if len(classes) > most:
+        wrong = shares - np.diag(np.diag(shares))
+        kept = np.sort(np.argsort(-(wrong + wrong.T).max(1))[:most])
+        title += f"; the {most} of {len(classes)} classes that are confused most"
+        shares = shares[np.ix_(kept, kept)]
+    side = max(3.5, 0.34 * len(kept) + 1.6)
+    figure = Figure(figsize=(side + 0.6, side), dpi=150, layout="constrained")
+    axis = figure.subplots()
+    image = axis.imshow(shares, cmap="cividis", vmin=0, vmax=100)
+    names = [name if len(name) < 20 else name[:18] + "…" for name in (classes[int(place)] for place in kept)]
+    axis.set_xticks(range(len(kept)), names, rotation=90, fontsize=7)
+    axis.set_yticks(range(len(kept)), names, fontsize=7)
+    axis.set_xlabel("taken for", fontsize=8)
+    axis.set_ylabel("is", fontsize=8)
+    axis.set_title(title, fontsize=8)
+    if len(kept) <= 15:
+        for row, column in np.ndindex(shares.shape):
+            if shares[row, column] >= 0.5:
+                shade = "black" if shares[row, column] > 55 else "white"
+                axis.text(column, row, f"{shares[row, column]:.0f}", ha="center", va="center", fontsize=6, color=shade)
+    figure.colorbar(image, ax=axis, shrink=0.8).ax.tick_params(labelsize=7)
+    figure.savefig(path)
+
+
 def _series(rows: list[dict[str, Any]], key: str) -> tuple[list[int], list[float]]:
     known = [(int(row["step"]), float(row[key])) for row in rows if row.get(key) not in ("", None)]
     return [step for step, _ in known], [value for _, value in known]

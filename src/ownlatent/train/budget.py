@@ -15,6 +15,17 @@ class Budget:
     steps: int | None = None
     seconds: float | None = None
 
+    def part(self, share: float) -> "Budget":
+        """A share of it, at least one step.
+
+        >>> Budget(steps=100).part(0.25)
+        Budget(steps=25, seconds=None)
+        """
+        if self.steps is not None:
+            return Budget(steps=max(1, round(share * self.steps)))
+        assert self.seconds is not None
+        return Budget(seconds=share * self.seconds)
+
     def progress(self, step: int, elapsed: float) -> float:
         """Share of the run done before optimiser step `step`, after `elapsed` seconds: in [0, 1]."""
         if self.steps is not None:

@@ -1,28 +1,26 @@
 """From a recipe to everything that a run needs: data, networks, views, budget."""
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ownlatent import backbones, methods
 from ownlatent.augment.channels import suited_to
 from ownlatent.augment.views import MultiView
 from ownlatent.backbones.encoder import Encoder
-from ownlatent.data.decode import fit_square
 from ownlatent.data.opening import load_labelled
 from ownlatent.data.resident import MixedSizes, Resident, check_unreadable, load_resident
 from ownlatent.data.source import Source
 from ownlatent.data.survey import Survey, survey
 from ownlatent.errors import OwnlatentError
-from ownlatent.machine import cores, memory
+from ownlatent.machine import memory
 from ownlatent.methods._base import Method
 from ownlatent.train.budget import Budget
-from ownlatent.train.images import choose_device, open_data, read_or_none, say_progress
+from ownlatent.train.images import choose_device, open_data, say_progress
 from ownlatent.train.precision import choose_precision
 from ownlatent.train.recipe import Recipe, check
 from ownlatent.train.resolve import Facts, describe, given_settings, resolve
@@ -176,21 +174,6 @@ def _say(job: Job, why: str) -> None:
         f"hardware   {recipe.accelerator}, precision {recipe.precision} ({why})",
     ]:
         log.info(line)
-
-
-def calibration_images(job: Job) -> Tensor:
-    """Training images (N, C, S, S) as an evaluator sees them, spread over the data: at most a few thousand."""
-    assert job.recipe.image_size is not None
-    size = job.recipe.image_size
-    most = 5000 if isinstance(job.data, Resident) else 1000  # the others must be decoded again
-
-    def fetch(index: int) -> Tensor | None:
-        image = read_or_none(job.data, index)
-        return None if image is None else fit_square(image, size)
-
-    with ThreadPoolExecutor(cores()) as pool:
-        images = list(pool.map(fetch, range(0, len(job.data), max(1, len(job.data) // most))))
-    return torch.stack([image for image in images if image is not None])
 
 
 def _load(source: Source, recipe: Recipe, seen: Survey) -> Resident | Source:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ownlatent.backbones.encoder import Encoder
 from ownlatent.data.resident import Resident
-from ownlatent.evaluate.embed import embed
-from ownlatent.evaluate.knn import knn_accuracy
+from ownlatent.evaluation.embed import embed
+from ownlatent.evaluation.knn import knn_accuracy
 from ownlatent.train.callbacks.metrics import Metrics
 from ownlatent.train.module import Pretraining
 
@@ -44,7 +44,7 @@ class KNNMonitor(pl.Callback):
         began = perf_counter()
         dtype = torch.bfloat16 if pl_module.recipe.precision == "bf16" else torch.float32
         parts = [(embed(self.encoder, i, device=pl_module.device, dtype=dtype), labels) for i, labels in self.parts]
-        self.metrics.knn = knn_accuracy(*parts[0], *(parts[1] if len(parts) > 1 else (None, None)))["top1"]
+        self.metrics.knn = knn_accuracy(*parts[0], *(parts[1] if len(parts) > 1 else (None, None)))
         self._cost = perf_counter() - began
         self.metrics.paused += self._cost
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ownlatent import backbones
 from ownlatent.backbones.encoder import Encoder
-from ownlatent.evaluate.baselines import calibrate_batchnorm, pixel_features
+from ownlatent.evaluation.baselines import Pixels, calibrate_batchnorm
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
@@ -42,11 +42,21 @@ def first_maps(subject: Encoder, batch: Tensor) -> Tensor:
 
 def test_pixels_as_features():
     batch = images(3)
-    features = pixel_features(batch)
+    features = Pixels()(batch)
     assert features.shape == (3, 3 * 12 * 12)
     torch.testing.assert_close(features[1], batch[1].reshape(-1) / 255)
-    centre = (batch / 255).mean(0)
-    torch.testing.assert_close(pixel_features(batch, centre).mean(0), torch.zeros(432), atol=1e-6, rtol=0)
+    torch.testing.assert_close(Pixels()(batch / 255), features)
+
+
+def test_large_images_are_averaged_down():
+    batch = torch.randint(0, 256, (2, 1, 64, 64), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    means = batch.float().view(2, 32, 2, 32, 2).mean((2, 4)).flatten(1) / 255
+    torch.testing.assert_close(Pixels()(batch), means)
+
+
+def test_deep_pixels_have_their_own_full_scale():
+    batch = torch.tensor([0, 2048, 4095, 60000], dtype=torch.uint16).view(1, 1, 2, 2)
+    torch.testing.assert_close(Pixels(4095.0)(batch), torch.tensor([[0, 2048 / 4095, 1, 1]]))
 
 
 def test_calibration_gives_the_true_mean_and_variance():
@@ -124,5 +134,5 @@ def test_momenta_mode_and_weights_are_as_before(training: bool):
 def test_network_without_batchnorm_is_left_alone():
     """It is not even run: there is nothing to calibrate."""
     subject = nn.Sequential(nn.Flatten(), nn.Linear(5, 2))
-    calibrate_batchnorm(subject, images(4))
+    assert not calibrate_batchnorm(subject, images(4))
     assert subject.training

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ownlatent.report.pictures import draw_curves, draw_views
+from ownlatent.report.pictures import draw_confusion, draw_curves, draw_views
 
 HEADER = "step,epoch,loss,lr,tau,std,images_per_second,waiting,knn\n"
 
@@ -38,3 +38,13 @@ def test_drawing_needs_no_torch(tmp_path: Path):
     code = "import sys; from pathlib import Path; from ownlatent.report.pictures import draw_curves; "
     code += "draw_curves(Path(sys.argv[1])); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == 0
+
+
+@pytest.mark.parametrize("count", [2, 10, 90])
+def test_confusion_is_drawn_for_few_and_many_classes(tmp_path: Path, count: int):
+    truth = np.random.default_rng(0).integers(0, count, 400)
+    truth[:3] = -1
+    predicted = np.stack([truth.clip(0), np.random.default_rng(1).integers(0, count, 400)])
+    draw_confusion(predicted, truth, [f"class number {n}" for n in range(count)], "k-NN", tmp_path / "confusion.png")
+    with Image.open(tmp_path / "confusion.png") as picture:
+        assert picture.width > 500 and len(picture.convert("L").getcolors(256) or ()) > 30

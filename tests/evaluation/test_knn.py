@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ownlatent.evaluate import knn
-from ownlatent.evaluate.knn import knn_accuracy, knn_predict
+from ownlatent.evaluation import knn
+from ownlatent.evaluation.knn import knn_accuracy, knn_predict, knn_predictions
 
 
 def clusters(n: int, classes: int = 5, width: int = 12, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -59,14 +59,14 @@ def test_leave_one_out_excludes_the_image_itself():
     """With a class of its own for every image, only seeing oneself could ever be right."""
     features = torch.randn((30, 8), generator=torch.Generator().manual_seed(0))
     labels = torch.arange(30)
-    assert knn_accuracy(features, labels, k=1)["top1"] == 0
-    assert knn_accuracy(features, labels, features, labels, k=1)["top1"] == 1
+    assert knn_accuracy(features, labels, k=1) == 0
+    assert knn_accuracy(features, labels, features, labels, k=1) == 1
 
 
 def test_leave_one_out_keeps_other_copies_of_the_image():
     """Only the image at the same place is left out, not others with the same features."""
     features = torch.randn((10, 8), generator=torch.Generator().manual_seed(0)).repeat(2, 1)
-    assert knn_accuracy(features, torch.arange(10).repeat(2), k=1)["top1"] == 1
+    assert knn_accuracy(features, torch.arange(10).repeat(2), k=1) == 1
 
 
 @pytest.mark.parametrize("rows", [0, 1, 7, 64])
@@ -84,10 +84,35 @@ def test_chunks_hold_the_promised_memory(monkeypatch: pytest.MonkeyPatch):
     bank, labels = clusters(50)
     monkeypatch.setattr(knn, "_CHUNK_BYTES", 4 * 50 * 8)
     rows: list[int] = []
-    topk = Tensor.topk
-    monkeypatch.setattr(Tensor, "topk", lambda self, k: rows.append(len(self)) or topk(self, k))
+    largest = knn._largest
+    monkeypatch.setattr(knn, "_largest", lambda block, k: rows.append(len(block)) or largest(block, k))
     knn_predict(bank, bank, labels, 5, 0.07)
     assert rows == [8, 8, 8, 8, 8, 8, 2]
+
+
+@pytest.mark.parametrize("columns", [40, 639, 640, 671, 5000])
+@pytest.mark.parametrize("k", [1, 10])
+def test_the_largest_are_those_of_a_full_sort(columns: int, k: int):
+    similarity = torch.randn((7, columns), generator=torch.Generator().manual_seed(0))
+    similarity[0] = similarity[0].sort().values  # the largest side by side, which is across blocks
+    values, places = knn._largest(similarity, k)
+    expected = similarity.sort(1, descending=True)
+    assert torch.equal(values, expected.values[:, :k]) and torch.equal(places, expected.indices[:, :k])
+
+
+def test_the_largest_among_equal_values_are_as_large_as_they_can_be():
+    similarity = torch.randint(0, 4, (5, 2000), generator=torch.Generator().manual_seed(0)).float()
+    values, places = knn._largest(similarity, 20)
+    assert torch.equal(values, torch.full((5, 20), 3.0)) and torch.equal(similarity.gather(1, places), values)
+    assert all(len(set(row)) == 20 for row in places.tolist())
+
+
+def test_several_k_at_once_are_those_one_by_one():
+    bank, labels = clusters(700)
+    queries, _ = clusters(30, seed=1)
+    together = knn_predictions(queries, bank, labels, (1, 10, 200), 0.1)
+    for k, predicted in zip((1, 10, 200), together, strict=True):
+        assert torch.equal(predicted, knn_predict(queries, bank, labels, k, 0.1))
 
 
 def test_k_larger_than_the_bank_uses_all_of_it():
@@ -119,25 +144,17 @@ def test_length_of_the_features_does_not_matter():
     assert torch.equal(knn_predict(17 * queries, lengths * bank, labels), knn_predict(queries, bank, labels))
 
 
-def test_accuracy_carries_its_protocol():
+def test_accuracy_is_the_share_of_right_predictions():
     train, labels = clusters(60, seed=0)
     test, truth = clusters(25, seed=1)
-    result = knn_accuracy(train, labels, test, truth, k=5, temperature=0.1)
     right = [a == b for a, b in zip(slow_predict(test, train, labels, 5, 0.1), truth.tolist(), strict=True)]
-    assert 0.2 < result["top1"] < 1  # a case that can go wrong
-    assert result == {
-        "protocol": "knn",
-        "k": 5,
-        "temperature": 0.1,
-        "split": "train-test",
-        "num_train": 60,
-        "num_test": 25,
-        "top1": pytest.approx(sum(right) / 25),
-    }
-    alone = knn_accuracy(train, labels, k=5)
-    assert (alone["split"], alone["num_train"], alone["num_test"]) == ("leave-one-out", 59, 60)
+    assert 0.2 < sum(right) / 25 < 1  # a case that can go wrong
+    assert knn_accuracy(train, labels, test, truth, k=5, temperature=0.1) == pytest.approx(sum(right) / 25)
+    alone = slow_predict(train, train, labels, 5, 0.07, leave_one_out=True)
+    right = [a == b for a, b in zip(alone, labels.tolist(), strict=True)]
+    assert knn_accuracy(train, labels, k=5) == pytest.approx(sum(right) / 60)
 
 
 def test_classes_that_the_bank_lacks_count_as_wrong():
     train, labels = clusters(20)
-    assert knn_accuracy(train, labels, train, torch.full((20,), 9))["top1"] == 0
+    assert knn_accuracy(train, labels, train, torch.full((20,), 9)) == 0
