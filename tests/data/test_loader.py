@@ -3,7 +3,7 @@
 import io
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from multiprocessing import active_children
 from pathlib import Path
@@ -18,6 +18,7 @@ from ownlatent.augment.views import MultiView, pick
 from ownlatent.data.decode import Format, Unreadable
 from ownlatent.data.loader import VIEWS as FOR_VIEWS
 from ownlatent.data.loader import Batches, ResidentLoader, StreamingLoader, generator, order
+from ownlatent.data.loader import _next as next_batch
 from ownlatent.data.resident import Resident
 from ownlatent.data.source import EncodedSource, Source
 from ownlatent.data.sources.folder import Folder
@@ -344,13 +345,14 @@ def test_rows_can_be_picked_in_either_depth(dtype: torch.dtype) -> None:
     assert pick(images, torch.tensor([1])).dtype == dtype
 
 
-def test_a_killed_worker_is_an_error_of_one_line(mixed: list[bytes]) -> None:
-    """As the system kills what takes too much memory."""
-    loader = stream(Files(mixed), workers=1)
-    batches = iter(loader)
-    next(batches)
-    for child in active_children():
-        child.kill()
+def test_a_killed_worker_is_an_error_of_one_line() -> None:
+    """As the system kills what takes too much memory. Not with a real one: torch hears of its end by a signal and
+    raises wherever the test then is, be it in pytest."""
+
+    def batches() -> Iterator[None]:
+        raise RuntimeError("DataLoader worker (pid 17) is killed by signal: Killed.")
+        yield
+
     with pytest.raises(OwnlatentError, match="--workers") as caught:
-        list(islice(batches, 20))
+        next_batch(batches())
     assert "\n" not in str(caught.value)
