@@ -242,7 +242,7 @@ def test_classifier_is_one_linear_layer_with_a_bias():
 
 
 def test_defaults():
-    """A smoothing of 0.1 as in the supervised baselines of the papers; the classes come from the data, no hidden layer."""
+    """A smoothing of 0.1 as in the supervised baselines of the papers; the classes come from the data."""
     assert methods.settings("supervised") == {"classes": 0, "smoothing": 0.1, "hidden": 0}
 
 
