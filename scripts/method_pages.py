@@ -6,9 +6,10 @@ python scripts/method_pages.py [FOLDER]     (a test holds that the pages are tho
 import sys
 from pathlib import Path
 
+from ownlatent.errors import option
 from ownlatent.methods import UNASKED, names
 from ownlatent.methods._card import Card, card
-from ownlatent.report.catalogue import option, shown
+from ownlatent.report.catalogue import shown
 
 ROOT = Path(__file__).resolve().parents[1]
 CIRCUMSTANCES = {

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from ownlatent import __version__
 from ownlatent.augment.recipes import View
-from ownlatent.errors import OwnlatentError, nearest
+from ownlatent.errors import OwnlatentError, nearest, option
 from ownlatent.proof.settings import Evaluation
 from ownlatent.report.catalogue import LISTS
 from ownlatent.train.recipe import Optim, Recipe
@@ -225,7 +225,7 @@ def _add_views(verb: argparse.ArgumentParser) -> None:
     group = verb.add_argument_group("views", "for all views, or for one, as in --views.1.blur 0.5 (numbered from 0)")
     for field in fields(View):
         group.add_argument(
-            _flag("views." + field.name), default=argparse.SUPPRESS, metavar="VALUE", dest="views." + field.name
+            option("views." + field.name), default=argparse.SUPPRESS, metavar="VALUE", dest="views." + field.name
         )
 
 
@@ -236,11 +236,11 @@ def _add_fields(group: Any, kind: type, prefix: str, only: Sequence[str] | None 
         name = prefix + field.name
         if field.type is bool:
             flag = {"action": "store_const", "const": "true", "default": argparse.SUPPRESS}
-            group.add_argument(_flag(name), dest=name, help=_plain(field.metadata["help"]), **flag)
+            group.add_argument(option(name), dest=name, help=_plain(field.metadata["help"]), **flag)
             continue
         default = "" if field.default is None else f" (default: {field.default})"
         group.add_argument(
-            _flag(name),
+            option(name),
             default=argparse.SUPPRESS,
             metavar="VALUE",
             dest=name,
@@ -255,7 +255,3 @@ def _plain(text: str) -> str:
 
 def _field(kind: type, name: str) -> Field:
     return next(field for field in fields(kind) if field.name == name)
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")

@@ -1,4 +1,4 @@
-"""The one exception that means: the input is wrong, and here is what to do about it."""
+"""The one exception that means: the input is wrong, and here is what to do about it; and the words for that."""
 
 import difflib
 from collections.abc import Iterable
@@ -6,6 +6,15 @@ from collections.abc import Iterable
 
 class OwnlatentError(Exception):
     """A mistake in what the user gave, told in one sentence with the remedy; the CLI exits with 2."""
+
+
+def option(name: str) -> str:
+    """How the command line writes a dotted name, for messages and help.
+
+    >>> option("optim.base_lr")
+    '--optim.base-lr'
+    """
+    return "--" + name.replace("_", "-")
 
 
 def nearest(name: str, valid: Iterable[str], most: int = 3) -> str:

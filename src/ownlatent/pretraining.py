@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ownlatent.augment.channels import suited_to
-from ownlatent.errors import OwnlatentError
+from ownlatent.errors import OwnlatentError, option
 from ownlatent.log import to_console, to_file
 from ownlatent.run import Run, default_folder, forget_evaluations, write_json
 from ownlatent.train.recipe import Recipe, edit
@@ -30,7 +30,7 @@ def go_on(out: str | Path | None, fields: dict[str, Any], network: "nn.Module | 
     changed = [name for name, value in fields.items() if _changes(recipe, name, value)]
     changed += _changed_views(recipe, fields)
     if changed:
-        flags = ", ".join("--" + name.replace("_", "-") for name in changed)
+        flags = ", ".join(map(option, changed))
         raise OwnlatentError(
             f"a resumed run keeps its recipe, and {flags} would change it: leave that out, or start another run"
         )

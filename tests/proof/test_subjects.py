@@ -51,7 +51,7 @@ def test_untrained_of_ones_own_module_needs_a_fresh_one():
 @pytest.mark.parametrize("better", ["initial", "calibrated"])
 def test_random_takes_the_statistics_that_serve_it_better(better: str, monkeypatch: pytest.MonkeyPatch):
     scores = iter([0.6, 0.5] if better == "initial" else [0.5, 0.6])  # first as it was drawn, then calibrated
-    monkeypatch.setattr("ownlatent.proof.subjects._score", lambda *_: next(scores))
+    monkeypatch.setattr("ownlatent.proof.subjects.knn_accuracy", lambda *_: next(scores))
     subject = random_subject(encoder(), *labelled(), None, CPU)
     assert better in subject.variant
     statistics = [m for m in subject.network.modules() if isinstance(m, torch.nn.BatchNorm2d)]

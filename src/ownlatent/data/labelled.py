@@ -1,6 +1,7 @@
 """Labelled images as an evaluator reads them: in order, at the size that an encoder takes, a batch at a time."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -27,11 +28,8 @@ class Labelled:
     """
 
     def __init__(self, source: Source):
-        if source.classes is None:
-            raise OwnlatentError(
-                f"{source.name} has no labels: give one that has, such as a folder with class subfolders"
-            )
-        self.source, self.name, self.classes = source, source.name, _distinct(source.classes)
+        check_labelled(source)
+        self.source, self.name, self.classes = source, source.name, _distinct(source.classes or ())
         self.skipped: dict[str, str] = {}
 
     @cached_property
@@ -122,11 +120,20 @@ class _EncodedPart(EncodedSource):
         return self.source.title(self.rows[index])
 
 
+def check_labelled(source: Source) -> None:
+    """Raise OwnlatentError if a source has no labels."""
+    if source.classes is None:
+        raise OwnlatentError(f"{source.name} has no labels: give one that has, such as a folder with class subfolders")
+
+
 def _distinct(names: Sequence[str]) -> list[str]:
     """The names, numbered from their second time on: ImageNet has two cranes."""
-    return [
-        name if n == 0 else f"{name} ({n + 1})" for name, n in ((x, names[:i].count(x)) for i, x in enumerate(names))
-    ]
+    times: Counter[str] = Counter()
+    found = []
+    for name in names:
+        times[name] += 1
+        found.append(name if times[name] == 1 else f"{name} ({times[name]})")
+    return found
 
 
 def in_classes_of(names: Sequence[str], labels: Tensor, of: Sequence[str]) -> Tensor:

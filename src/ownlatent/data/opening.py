@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from ownlatent.data.decode import EXTENSIONS, fit_square
-from ownlatent.data.labelled import with_channels
+from ownlatent.data.labelled import check_labelled, with_channels
 from ownlatent.data.patterns import expand, split
 from ownlatent.data.resident import Resident, load_resident
 from ownlatent.data.source import Source
@@ -76,8 +76,7 @@ def load_labelled(
     another number of channels that is neither gray nor colour.
     """
     source = open_source(name, labelled=True, download=download, root=root)
-    if source.classes is None:
-        raise OwnlatentError(f"{source.name} has no labels: give one that has, such as a folder with class subfolders")
+    check_labelled(source)
     return load_resident(source, lambda image: with_channels(fit_square(image, image_size), channels, source.name))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from ownlatent.errors import OwnlatentError, nearest
+from ownlatent.errors import OwnlatentError, nearest, option
 
 PROTOCOLS = ("knn", "linear", "low-shot", "sgd", "finetune")
 BASELINES = ("random", "pixels", "supervised")
@@ -57,7 +57,7 @@ def settings(given: Mapping[str, Any], coerce: typing.Callable[[Any, Any, str], 
     hints = typing.get_type_hints(Evaluation)
     for name in given:
         if name not in hints:
-            raise OwnlatentError(f"there is no option {_flag(name)}: {nearest(_flag(name), map(_flag, hints))}")
+            raise OwnlatentError(f"there is no option {option(name)}: {nearest(option(name), map(option, hints))}")
     typed = {name: coerce(_text(value), hints[name], name) for name, value in given.items()}
     chosen = replace(Evaluation(), **typed)
     _check(chosen)
@@ -84,7 +84,7 @@ def _check(chosen: Evaluation) -> None:
         raise OwnlatentError(f"--accelerator is one of {', '.join(DEVICES)}, not {chosen.accelerator!r}")
     for name in ("labels", "finetune_labels"):
         if not listed(getattr(chosen, name)):
-            raise OwnlatentError(f"{_flag(name)} is empty: give a share as 1%, or images of every class as 5")
+            raise OwnlatentError(f"{option(name)} is empty: give a share as 1%, or images of every class as 5")
     for part in listed(chosen.k) or [""]:
         if not part.isdigit() or int(part) < 1:
             raise OwnlatentError(f"--k takes whole numbers of at least 1 with commas between, not {chosen.k!r}")
@@ -93,10 +93,6 @@ def _check(chosen: Evaluation) -> None:
     for field_ in fields(chosen):
         value = getattr(chosen, field_.name)
         if isinstance(value, (int, float)) and not isinstance(value, bool) and field_.name != "seed" and not value > 0:
-            raise OwnlatentError(f"{_flag(field_.name)} must be greater than 0, not {value}")
+            raise OwnlatentError(f"{option(field_.name)} must be greater than 0, not {value}")
     if chosen.seed < 0:
         raise OwnlatentError(f"--seed must be at least 0, not {chosen.seed}")
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")

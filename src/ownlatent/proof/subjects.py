@@ -97,12 +97,12 @@ def random_subject(encoder: Encoder, images: Tensor, labels: Tensor, layer: str 
     plain = of_encoder("random", "initial BatchNorm statistics", encoder, layer)
     encoder.to(device)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
-    first = _score(embed(plain.network, images, device=device), labels)
+    first = knn_accuracy(embed(plain.network, images, device=device), labels)
     if not calibrate_batchnorm(encoder, images):
         plain.variant = "as drawn"
         return plain
     calibrated = of_encoder("random", "BatchNorm calibrated on training images", encoder, layer)
-    if _score(embed(calibrated.network, images, device=device), labels) > first:
+    if knn_accuracy(embed(calibrated.network, images, device=device), labels) > first:
         return calibrated
     encoder.load_state_dict(before)
     return plain
@@ -114,7 +114,7 @@ def pixel_subject(trained: Encoder, images: Tensor, labels: Tensor) -> Subject:
     size, channels = trained.image_size, trained.mean.numel()
     features = embed(network, images)
     centre = features.mean(0)
-    best = _score(features - centre, labels) > _score(features, labels)
+    best = knn_accuracy(features - centre, labels) > knn_accuracy(features, labels)
     variant = "mean image subtracted" if best else "as they are"
     weights = weights_fingerprint(network, "pixels", size, channels, trained.full_scale)
     return Subject("pixels", variant, network, channels, size, weights, centre if best else None)
@@ -151,7 +151,3 @@ def named_subject(name: str, trained: Encoder, layer: str | None) -> Subject:
         if left:
             log.info("%-10s %s: %d tensors not used, such as %s", "weights", file, len(left), left[0])
     return of_encoder(name, variant, Encoder(backbone, size, mean, std, trained.peak).eval(), layer)
-
-
-def _score(features: Tensor, labels: Tensor) -> float:
-    return knn_accuracy(features, labels)

@@ -24,8 +24,7 @@ def _main(entries: Sequence[Entry]) -> list[Entry]:
         return _ORDER.index(entry["protocol"]), abs(entry["settings"].get("k", 20) - 20)
 
     best = min(entries, key=rank)
-    same = [e for e in entries if (e["protocol"], e["settings"]) == (best["protocol"], best["settings"])]
-    return same
+    return [e for e in entries if (e["protocol"], e["settings"]) == (best["protocol"], best["settings"])]
 
 
 def _helped(group: Sequence[Entry]) -> str:

@@ -6,6 +6,7 @@ from textwrap import wrap
 
 from ownlatent import methods
 from ownlatent.augment.recipes import RECIPES, View
+from ownlatent.errors import option
 from ownlatent.methods._card import Card, card
 
 LISTS = ("methods", "recipes", "views")
@@ -87,11 +88,6 @@ def shown(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def option(name: str) -> str:
-    """The option of a dotted name, such as --optim.base-lr."""
-    return "--" + name.replace("_", "-")
 
 
 def _wrapped(label: str, text: str, width: int) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ownlatent.augment.recipes import RECIPES, View
-from ownlatent.errors import OwnlatentError, nearest
+from ownlatent.errors import OwnlatentError, nearest, option
 
 CHOICES = {
     "accelerator": ("auto", "cpu", "cuda", "mps"),
@@ -110,21 +110,21 @@ def check(recipe: Recipe) -> None:
     values = {**asdict(recipe), **{f"optim.{k}": v for k, v in asdict(recipe.optim).items()}}
     for name, choices in CHOICES.items():
         if values[name] is not None and values[name] not in choices:
-            raise OwnlatentError(f"{_flag(name)} is one of {', '.join(choices)}, not {values[name]!r}")
+            raise OwnlatentError(f"{option(name)} is one of {', '.join(choices)}, not {values[name]!r}")
     positive = ("epochs", "minutes", "image_size", "batch_size", "accumulate", "checkpoint_seconds")
     for name in (*positive, "optim.base_lr", "optim.lr", "optim.eta"):
         if values[name] is not None and not values[name] > 0:
-            raise OwnlatentError(f"{_flag(name)} must be greater than 0, not {values[name]}")
+            raise OwnlatentError(f"{option(name)} must be greater than 0, not {values[name]}")
     if recipe.seed >= 2**63:
         raise OwnlatentError(f"--seed must be below 2**63, not {recipe.seed}")
     for name in ("workers", "seed", *(f"optim.{n}" for n in ("weight_decay", "end_weight_decay", "end_lr", "bias_lr"))):
         if values[name] is not None and not values[name] >= 0:
-            raise OwnlatentError(f"{_flag(name)} must be at least 0, not {values[name]}")
+            raise OwnlatentError(f"{option(name)} must be at least 0, not {values[name]}")
     if not 0 <= recipe.max_unreadable <= 1:
         raise OwnlatentError(f"--max-unreadable is a share from 0 to 1, not {recipe.max_unreadable}")
     for name in ("optim.momentum", "optim.warmup"):
         if values[name] is not None and not 0 <= values[name] < 1:
-            raise OwnlatentError(f"{_flag(name)} must be at least 0 and below 1, not {values[name]}")
+            raise OwnlatentError(f"{option(name)} must be at least 0 and below 1, not {values[name]}")
     if recipe.image_size is not None and recipe.image_size < 8:
         raise OwnlatentError(f"--image-size must be at least 8 pixels, not {recipe.image_size}")
     if recipe.epochs is not None and recipe.minutes is not None:
@@ -174,10 +174,10 @@ def _set(target: Any, path: list[str], value: Any, name: str) -> Any:
             return replace(target, views=_set_views(target.views or (), rest, value, name))
     hints = typing.get_type_hints(type(target))
     if head not in hints:
-        raise OwnlatentError(f"there is no option {_flag(name)}: {nearest(name, map(_flag, option_names()))}")
+        raise OwnlatentError(f"there is no option {option(name)}: {nearest(name, map(option, option_names()))}")
     if rest:
         if not is_dataclass(getattr(target, head)):
-            raise OwnlatentError(f"there is no option {_flag(name)}: {nearest(name, map(_flag, option_names()))}")
+            raise OwnlatentError(f"there is no option {option(name)}: {nearest(name, map(option, option_names()))}")
         return replace(target, **{head: _set(getattr(target, head), rest, value, name)})
     if is_dataclass(hints[head]) and isinstance(value, Mapping):
         inner = getattr(target, head)
@@ -205,13 +205,13 @@ def _set_views(views: tuple[View, ...], path: list[str], value: Any, name: str) 
             rows.append(view)
         return tuple(rows)
     if not views:
-        raise OwnlatentError(f"{_flag(name)} changes views that are not chosen yet: give the whole list of views")
+        raise OwnlatentError(f"{option(name)} changes views that are not chosen yet: give the whole list of views")
     if path[0].isdigit():
         number = int(path[0])
         if number >= len(views) or len(path) != 2:
             last = len(views) - 1
             raise OwnlatentError(
-                f"there is no option {_flag(name)}: views are numbered 0 to {last}, as in --views.0.blur"
+                f"there is no option {option(name)}: views are numbered 0 to {last}, as in --views.0.blur"
             )
         changed = _set(views[number], path[1:], value, name)
         return (*views[:number], changed, *views[number + 1 :])
@@ -224,7 +224,7 @@ def coerce(value: Any, hint: Any, name: str) -> Any:
     if value is None or (value in ("none", "auto") and type(None) in options):
         if type(None) in options:
             return None
-        raise OwnlatentError(f"{_flag(name)} needs a value")
+        raise OwnlatentError(f"{option(name)} needs a value")
     wanted = next(o for o in options if o is not type(None))
     origin = typing.get_origin(wanted)
     try:
@@ -250,7 +250,7 @@ def coerce(value: Any, hint: Any, name: str) -> Any:
         expected = {int: "a whole number", float: "a number", bool: "true or false"}.get(
             wanted, "numbers with a comma between them, as in 0.2,1.0"
         )
-        raise OwnlatentError(f"{_flag(name)} takes {expected}, not {value!r}") from None
+        raise OwnlatentError(f"{option(name)} takes {expected}, not {value!r}") from None
 
 
 def _guess(value: Any) -> Any:
@@ -261,7 +261,3 @@ def _guess(value: Any) -> Any:
         return json.loads(value)
     except json.JSONDecodeError:
         return {"True": True, "False": False, "None": None}.get(value, value)
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
