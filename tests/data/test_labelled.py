@@ -39,6 +39,14 @@ def test_images_of_any_size_come_in_order_with_labels_and_places(folder: Path):
     assert labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2] and places.tolist() == list(range(9))
 
 
+def test_classes_of_one_name_stay_two():
+    """ImageNet has two cranes: matched by name, the images of one would all be taken for the other."""
+    images = resident(6)
+    cranes = Labelled(Resident(images.images, torch.arange(6) % 3, ("crane", "maillot", "crane")))
+    assert cranes.classes == ["crane", "maillot", "crane (2)"]
+    assert in_classes_of(cranes.classes, torch.arange(3), cranes.classes).tolist() == [0, 1, 2]
+
+
 def test_unreadable_images_are_left_out_by_place(folder: Path):
     (folder / "y" / "4.png").write_bytes(b"no picture")
     data = opened(folder)

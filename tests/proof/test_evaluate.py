@@ -16,6 +16,7 @@ from ownlatent import OwnlatentError, Run, compare, evaluate, pretrain
 from ownlatent.evaluation import cache
 from ownlatent.export.encoder import save_encoder
 from ownlatent.proof.bench import Bench
+from ownlatent.train.classify import train_classifier
 
 TINY = {"backbone": "resnet10_w16", "image_size": 16, "batch_size": 16, "precision": "32", "accelerator": "cpu"}
 FAST = {"supervised_minutes": 0.01, "finetune_minutes": 0.01, "draws": 2, "sgd_epochs": 5, "sgd_copies": 2}
@@ -229,6 +230,23 @@ def test_a_network_trained_with_labels_is_trained_once(
     monkeypatch.setattr("ownlatent.proof.with_labels.train_classifier", lambda *_: pytest.fail("trained again"))
     again = evaluate(run, train=data[0], test=data[1], protocols="knn", k="5", **given)
     assert again[-1]["top1"] == first[-1]["top1"] and again[-1]["training"] == first[-1]["training"]
+
+
+def test_a_training_that_diverges_is_made_again_more_slowly(
+    run: Path, data: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+):
+    tried: list[float] = []
+
+    def diverging_once(*arguments: Any) -> Any:
+        tried.append(arguments[7].base_lr)
+        if len(tried) == 1:
+            raise OwnlatentError("the loss is nan")
+        return train_classifier(*arguments)
+
+    monkeypatch.setattr("ownlatent.proof.with_labels.train_classifier", diverging_once)
+    given = {**FAST, "without": "random,pixels"}
+    entry = evaluate(run, train=data[0], test=data[1], protocols="linear", **given)[-1]
+    assert tried[1] == tried[0] / 3 == entry["chosen"]["base_lr"]
 
 
 def test_a_run_of_another_device_needs_a_length(run: Path, data: tuple[Path, Path]):
