@@ -17,11 +17,19 @@ from ownlatent.train.recipe import Recipe
 from ownlatent.types import Output
 
 
+class NotFinite(Exception):
+    """A loss or gradient that is not finite, raised before the weights are touched."""
+
+    def __init__(self, what: str, value: float):
+        super().__init__(f"the {what} is {value}")
+        self.what, self.value = what, value
+
+
 class Pretraining(pl.LightningModule):
     """Trains a method on endless batches until the budget is spent.
 
     One step count drives the learning rate and the method's own schedules. `output` is what the
-    method last returned, for the callbacks.
+    method last returned, for the callbacks, and `gradient_norm` that of the last step.
     """
 
     def __init__(self, method: Method, views: MultiView, recipe: Recipe, budget: Budget):
@@ -30,6 +38,7 @@ class Pretraining(pl.LightningModule):
         self.output: Output | None = None
         self.batches_seen = 0
         self.stop_requested = False
+        self.gradient_norm: Tensor | None = None
         self.step_progress = 0.0
         self._elapsed_before = 0.0
         self._began: float | None = None
@@ -71,6 +80,8 @@ class Pretraining(pl.LightningModule):
         # For networks with dropout: a resumed run draws what an uninterrupted one would have drawn.
         torch.manual_seed(seed_of(self.recipe.seed, NETWORK, self.batches_seen))
         self.output = self.method(*batch)
+        if not self.output.loss.isfinite():
+            raise NotFinite("loss", self.output.loss.item())
         self.batches_seen += 1
         return self.output.loss
 
@@ -96,6 +107,9 @@ class Pretraining(pl.LightningModule):
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
             scaler.unscale_(optimizer)  # fused optimisers do it themselves, but only after the method saw the gradients
+        self.gradient_norm = gradient_norm(self.method)
+        if scaler is None and not self.gradient_norm.isfinite():  # a scaler skips such steps by itself
+            raise NotFinite("gradient", self.gradient_norm.item())
         self.method.before_step(self.step_progress)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
@@ -104,3 +118,10 @@ class Pretraining(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         self.batches_seen = checkpoint["ownlatent"]["batches_seen"]
         self._elapsed_before = checkpoint["ownlatent"]["elapsed"]
+
+
+@torch.no_grad()
+def gradient_norm(method: Method) -> Tensor:
+    """Euclidean norm of all gradients together."""
+    gradients = [p.grad for p in method.parameters() if p.grad is not None]
+    return torch.stack(torch._foreach_norm(gradients)).norm() if gradients else torch.zeros(())

@@ -1,7 +1,7 @@
 """Watches what a network makes of its images, and measures whether it still tells them apart."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import ceil
 from typing import Any
 
@@ -20,6 +20,7 @@ from ownlatent.train.module import Pretraining
 _WINDOW = 1024  # images of the sliding sample
 _PAIRS = 512  # of them, for what compares each with each
 _PLACES = ("backbone", "projector", "predictor")
+_AVERAGED = ("projector", "prototypes")  # what beside the backbone a target network follows
 
 
 class Recent:
@@ -83,7 +84,6 @@ class Health(pl.Callback):
 
     def __init__(self, method: Method, batch_size: int):
         self.recent = Recent(method, batch_size)
-        self._views_apart = 0.0
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -96,22 +96,27 @@ class Health(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.recent.load_state_dict(state_dict["recent"])
 
-    def statistics(self, module: Pretraining, views: list[Tensor]) -> dict[str, float]:
+    def statistics(self, module: Pretraining, views: Sequence[Tensor]) -> dict[str, float]:
         """By name, of the last 1024 images or so, in training mode; what the method has nothing for is left out.
 
-        std: relative_std of the projections, features_std of the features. rank: effective_rank of the features,
-        projection_rank of the projections. alignment, uniformity: of the projections. redundancy: of the features.
-        target_distance: how far the target network is from the online one. predictor_alignment: eigen_alignment.
-        views_apart: mean absolute difference of the two views' pixels, in units of the images' std.
+        std: relative_std of the projections (of the features where there are none). features_std, rank, redundancy:
+        relative_std, effective_rank and redundancy of the features. projection_rank, alignment, uniformity: of the
+        projections. predictor_alignment: eigen_alignment. target_distance: relative_distance of the target network
+        to the online one. gradient_norm: of the last step. views_apart: mean absolute difference of the pixels of
+        two views, in units of the images' std.
         """
         of, method = self.recent.of, module.method
-        found: dict[str, Tensor] = {}
         features, projections, predictions = (of(place) for place in _PLACES)
-        if features is not None:
-            found |= {"features_std": relative_std(features), "rank": effective_rank(features)}
-            found["redundancy"] = redundancy(features)
+        assert features is not None and module.gradient_norm is not None
+        found = {
+            "std": relative_std(features if projections is None else projections),
+            "features_std": relative_std(features),
+            "rank": effective_rank(features),
+            "redundancy": redundancy(features),
+            "gradient_norm": module.gradient_norm,
+        }
         if projections is not None:
-            found |= {"std": relative_std(projections), "projection_rank": effective_rank(projections)}
+            found["projection_rank"] = effective_rank(projections)
             found["uniformity"] = uniformity(projections[-_PAIRS:])
             others = of("projector", 1)
             if others is not None:
@@ -120,9 +125,9 @@ class Health(pl.Callback):
                 found["predictor_alignment"] = eigen_alignment(projections, predictions)
         target = getattr(method, "target", None)
         if isinstance(target, EMA):
-            online = nn.ModuleList([method.backbone, *(getattr(method, place) for place in ("projector", "prototypes") if hasattr(method, place))])
-            found["target_distance"] = relative_distance(online, target)
+            online = [method.backbone, *(getattr(method, part) for part in _AVERAGED if hasattr(method, part))]
+            found["target_distance"] = relative_distance(nn.ModuleList(online), target)
         if len(views) > 1 and views[0].shape == views[1].shape:
             found["views_apart"] = (views[0] - views[1]).abs().mean()
-        names, values = list(found), torch.stack([value.double() for value in found.values()])
-        return dict(zip(names, values.tolist(), strict=True))
+        values = torch.stack([value.double() for value in found.values()]).tolist()
+        return dict(zip(found, values, strict=True))
