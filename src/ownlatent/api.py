@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 from ownlatent.errors import OwnlatentError
 from ownlatent.log import to_console, to_file
 from ownlatent.pretraining import go_on, train
-from ownlatent.recipes.begin import begin
+from ownlatent.recipes.begin import apart, begin
 from ownlatent.run import Run, check_folder, default_folder, lies_among, make_way, replace_file
 from ownlatent.train.recipe import Recipe, coerce, edit
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from ownlatent.checks.finding import Finding
 
 log = logging.getLogger("ownlatent")
 
@@ -41,25 +44,12 @@ def pretrain(
     Returns the Run; `.encoder` is an nn.Module. Raises OwnlatentError for anything that is wrong
     with the input, before anything is written.
     """
-    network = None if backbone is None or isinstance(backbone, str) else backbone
-    if isinstance(backbone, str):
-        fields["backbone"] = backbone
-    objects = {}  # what cannot be named in a recipe, and has to be given again to go on
-    for name, value in (("data", data), ("val", fields.get("val"))):
-        if isinstance(value, (list, tuple)) and all(_is_plain(each) for each in value):
-            value = ",".join(map(str, value))
-        if value is not None and not isinstance(value, (str, Path)):
-            objects[name] = value
-            value = f"object:{type(value).__name__}"
-        if value is not None:
-            fields[name] = str(value)
     if resume and (overwrite or recipe is not None):
         raise OwnlatentError("--resume goes on with a run as it is: leave out --overwrite and --recipe")
+    fields, network, objects = apart(data, backbone, fields)
     if resume:
         return go_on(out, fields, network, objects)
-    start, late = begin(recipe, fields)
-    if not start.data:
-        raise OwnlatentError("name the folder of images: ownlatent pretrain FOLDER")
+    start, late = _begin(recipe, fields)
     folder = Path(out) if out else default_folder(start)
     check_folder(folder, start.data, overwrite)
     with to_console() as buffered:
@@ -73,6 +63,46 @@ def pretrain(
             raise OwnlatentError(f"cannot write to {folder} ({error.strerror}): give another --out") from error
         with to_file(folder, buffered):
             return train(job, folder)
+
+
+def check(
+    data: Any = None,
+    *,
+    out: str | Path | None = None,
+    recipe: str | Path | Recipe | None = None,
+    backbone: "str | nn.Module | None" = None,
+    **fields: Any,
+) -> "Iterator[Finding]":
+    """Try a run for some seconds and say what it would need and meet; nothing is written.
+
+    Takes what `pretrain` takes. Yields one Finding after the other; its `state` is "ok", "lacking" or "broken".
+    """
+    fields, network, objects = apart(data, backbone, fields)
+    start, late = _begin(recipe, fields)
+    folder = Path(out) if out else default_folder(start)
+    with to_console():
+        from ownlatent.checks.before import check as look
+        from ownlatent.train.prepare import prepare as make_ready
+
+        yield from look(make_ready(start, late, deepcopy(network), objects), folder)
+
+
+def doctor() -> "Iterator[Finding]":
+    """What this installation can do and what is missing, one Finding after the other."""
+    from ownlatent.checks.doctor import examine
+
+    return examine()
+
+
+def replay(run: str | Path, network: "nn.Module | None" = None) -> list[str]:
+    """Repeat the step at which a run stopped because something was not finite; lines that say where that began.
+
+    network: a fresh module, where the run trained one of your own.
+    """
+    from ownlatent.train.failure import replay as repeat
+
+    folder = Run(run).folder
+    return repeat(folder, Run(folder).recipe, network)
 
 
 def demo(*, out: str | Path | None = None, overwrite: bool = False, **fields: Any) -> Run:
@@ -250,11 +280,14 @@ def load_encoder(folder: str | Path, network: "nn.Module | None" = None) -> "nn.
     return encoder.load_encoder(folder, network)
 
 
+def _begin(recipe: str | Path | Recipe | None, fields: dict[str, Any]) -> tuple[Recipe, dict[str, Any]]:
+    """As `begin`, for a run, which needs data. Raises OwnlatentError."""
+    start, late = begin(recipe, fields)
+    if not start.data:
+        raise OwnlatentError("name the folder of images: ownlatent pretrain FOLDER")
+    return start, late
+
+
 def _as_list(value: Any) -> list[Any]:
     """Several data sets from one or a list of them."""
     return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-def _is_plain(name: Any) -> bool:
-    """Whether a name can stand in a list with commas between."""
-    return isinstance(name, (str, Path)) and not set(",{}") & set(str(name))

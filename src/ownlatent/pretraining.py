@@ -13,6 +13,7 @@ from ownlatent.train.recipe import Recipe, edit
 if TYPE_CHECKING:
     from torch import nn
 
+    from ownlatent.train.fit import Outcome
     from ownlatent.train.prepare import Job
 
 log = logging.getLogger("ownlatent")
@@ -46,7 +47,7 @@ def go_on(out: str | Path | None, fields: dict[str, Any], network: "nn.Module | 
 
 
 # Where and how a run is computed may differ when it goes on; what it computes may not.
-_MAY_CHANGE = ("accelerator", "workers", "checkpoint_seconds")
+_MAY_CHANGE = ("accelerator", "workers", "checkpoint_seconds", "on_unhealthy")
 
 
 def _changes(recipe: Recipe, name: str, value: Any) -> bool:
@@ -68,7 +69,10 @@ def _changed_views(recipe: Recipe, fields: dict[str, Any]) -> list[str]:
 
 def train(job: "Job", folder: Path, resume: bool = False) -> Run:
     """Train, export, draw and, where there are labels, judge; everything is in `folder` whatever happens."""
+    from ownlatent.checks.before import before_training
+    from ownlatent.checks.finding import GOOD
     from ownlatent.export.encoder import save_encoder
+    from ownlatent.report.health import in_words
     from ownlatent.report.pictures import draw_curves
     from ownlatent.train.environment import environment
     from ownlatent.train.fit import fit
@@ -80,12 +84,17 @@ def train(job: "Job", folder: Path, resume: bool = False) -> Run:
         write_json(folder / "env.json", environment())
         _draw_example_views(job, folder)
     log.info("folder     %s", folder)
-    finished, training = fit(job, folder, resume)
+    if not resume:
+        for finding in before_training(job, folder):
+            log.log(logging.DEBUG if finding.state == GOOD else logging.WARNING, "%s", finding)
+    outcome = fit(job, folder, resume)
+    training, health = outcome.training, outcome.health
     # Finished is only what is also judged: a run that is stopped in between judges when it is resumed.
     forget_evaluations(folder)
-    results: dict[str, Any] = {"finished": False, "training": training, "evaluations": []}
+    results: dict[str, Any] = {"finished": False, "training": training, "health": health, "evaluations": []}
     write_json(folder / "results.json", results)
-    save_encoder(job.encoder, folder)
+    if outcome.encoder_step is not None:
+        save_encoder(job.encoder, folder)
     draw_curves(folder)
     log.info(
         "trained    %d steps in %.1f minutes, %.0f images/s",
@@ -93,7 +102,11 @@ def train(job: "Job", folder: Path, resume: bool = False) -> Run:
         training["seconds"] / 60,
         training["images_per_second"],
     )
-    if not finished:
+    for line in in_words(health):
+        log.info(line)
+    if health["stopped"]:
+        _say_stopped(outcome, folder)
+    elif not outcome.finished:
         log.info("Stopped early, all is saved. Go on with: ownlatent pretrain --out %s --resume", folder)
     elif job.val is None:
         log.info(
@@ -102,9 +115,25 @@ def train(job: "Job", folder: Path, resume: bool = False) -> Run:
     else:
         _judge(job, Run(folder, job.encoder))
         results = Run(folder).results
-    results["finished"] = finished
+    results["finished"] = outcome.finished
     write_json(folder / "results.json", results)
     return Run(folder, job.encoder.cpu().eval())
+
+
+def _say_stopped(outcome: "Outcome", folder: Path) -> None:
+    if (folder / "failed-step").exists():
+        step = outcome.encoder_step
+        encoder = (
+            "There is no encoder yet" if step is None else f"The encoder is that of step {step}, the last checkpoint"
+        )
+        log.info("Stopped before the weights were touched. %s.", encoder)
+        log.info("Where it began: ownlatent replay %s", folder)
+    else:
+        log.info(
+            "Stopped: more training would not help. All is saved; `ownlatent pretrain --out %s --resume --on-unhealthy "
+            "warn` goes on all the same.",
+            folder,
+        )
 
 
 def _judge(job: "Job", run: Run) -> None:

@@ -59,6 +59,11 @@ class Run:
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise OwnlatentError(f"{path} is broken ({error}): delete it; --resume makes it again") from error
 
+    @property
+    def unhealthy(self) -> bool:
+        """Whether it has collapsed or diverged, by the verdict in results.json."""
+        return self.results.get("health", {}).get("word") in ("collapsed", "diverging")
+
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
 
@@ -77,7 +82,7 @@ _FILES = (
     "encoder.json",
     "encoder.safetensors",
 )
-_FOLDERS = ("checkpoints", "tensorboard")
+_FOLDERS = ("checkpoints", "tensorboard", "failed-step")
 
 
 def check_folder(folder: Path, data: str, overwrite: bool) -> None:

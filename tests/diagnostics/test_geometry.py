@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ownlatent.diagnostics.geometry import alignment, redundancy, relative_distance, uniformity
+from ownlatent.diagnostics.geometry import alignment, mean_correlation, relative_distance, uniformity
 
 
 def gaussian(n: int, d: int, seed: int = 0) -> torch.Tensor:
@@ -31,16 +31,16 @@ def test_uniformity_of_a_sphere(d: int, limit: float):
     assert uniformity(gaussian(3000, d)).item() == pytest.approx(limit, abs=0.02)
 
 
-def test_redundancy_of_independent_equal_and_constant_dimensions():
+def test_mean_correlation_of_independent_equal_and_constant_dimensions():
     signs = torch.tensor([[1, 1], [1, -1], [-1, 1], [-1, -1]])
-    assert redundancy(signs).item() == pytest.approx(0, abs=1e-6)
+    assert mean_correlation(signs).item() == pytest.approx(0, abs=1e-6)
     column = gaussian(100, 1)
-    assert redundancy(torch.cat([column, 3 - 2 * column, 5 * column], 1)).item() == pytest.approx(1, rel=1e-5)
-    assert redundancy(torch.ones(100, 4)).item() == 0
+    assert mean_correlation(torch.cat([column, 3 - 2 * column, 5 * column], 1)).item() == pytest.approx(1, rel=1e-5)
+    assert mean_correlation(torch.ones(100, 4)).item() == 0
 
 
-def test_redundancy_of_chance():
-    assert redundancy(gaussian(1000, 64)).item() == pytest.approx(sqrt(2 / torch.pi / 1000), rel=0.05)
+def test_mean_correlation_of_chance():
+    assert mean_correlation(gaussian(1000, 64)).item() == pytest.approx(sqrt(2 / torch.pi / 1000), rel=0.05)
 
 
 def test_distance_of_two_networks():

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from ownlatent import backbones
+from ownlatent.arguments import parser
 from ownlatent.augment.recipes import View
-from ownlatent.cli import parser
 from ownlatent.methods import names, settings
 from ownlatent.train.recipe import option_names
 

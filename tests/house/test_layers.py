@@ -14,8 +14,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = (  # from the top; a room may use its own layer and what is below it
     {"__init__", "__main__"},
     {"cli"},
+    {"arguments"},
     {"api", "pretraining", "proof", "run", "log"},
-    {"report", "export"},
+    {"report", "export", "checks"},
     {"recipes"},
     {"train"},
     {"evaluation", "diagnostics"},

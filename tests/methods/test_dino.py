@@ -129,7 +129,7 @@ def test_embeddings_are_the_projections_of_the_first_view_before_the_prototypes(
     output = method(views)
     torch.testing.assert_close(output.embeddings, copy.projector(copy.backbone(views[0])).detach())
     assert not output.embeddings.requires_grad
-    assert set(output.terms) == {"entropy", "kl"}
+    assert set(output.terms) == {"entropy", "single_entropy", "kl"}
     assert not any(term.requires_grad for term in output.terms.values())
     assert 0 <= output.terms["entropy"] <= log(6) + 1e-6
 

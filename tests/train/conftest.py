@@ -17,8 +17,8 @@ def stop_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractContextM
     def stopping(at: int) -> Iterator[None]:
         write = Metrics._write
 
-        def write_and_stop(self: Metrics, trainer: Any, module: Any, step: int) -> None:
-            write(self, trainer, module, step)
+        def write_and_stop(self: Metrics, trainer: Any, module: Any, step: int, views: Any) -> None:
+            write(self, trainer, module, step, views)
             module.stop_requested = step == at
 
         with monkeypatch.context() as patched:

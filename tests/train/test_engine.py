@@ -74,7 +74,7 @@ def test_schedules_and_terms_are_columns(name: str, class_folder: Path, tmp_path
         "moco_v3": {"found"},
         "barlow_twins": {"invariance", "redundancy"},
         "vicreg": {"invariance", "variance", "covariance"},
-        "dino": {"teacher_temperature", "entropy", "kl"},
+        "dino": {"teacher_temperature", "entropy", "single_entropy", "kl"},
         "supervised": {"accuracy"},
     }
     for column in expected.get(name, set()):

@@ -7,7 +7,7 @@ GOOD, LACKING, BROKEN = "ok", "lacking", "broken"
 
 @dataclass(frozen=True)
 class Finding:
-    """part: what was looked at. state: "ok", "lacking" (works, but could be better) or "broken". text: what was found."""
+    """part: what was looked at. state: "ok", "lacking" (could be better) or "broken". text: what was found."""
 
     part: str
     state: str

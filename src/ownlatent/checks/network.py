@@ -2,18 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ownlatent.methods._base import Method
-from ownlatent.types import Views
 
 _PARTS = ("backbone", "projector", "predictor", "prototypes", "classifier")
 _STATES = {"sgd": 1, "lars": 1, "adamw": 2}  # numbers that an optimiser keeps for each weight
 
 
-def shapes(method: Method, views: Views) -> list[tuple[str, str]]:
+def shapes(method: Method, arguments: tuple[Any, ...]) -> list[tuple[str, str]]:
     """(part, "3x32x32 to 256") of the backbone's stages and of the heads, for one image, in the order they run in."""
     found: dict[str, str] = {}
 
@@ -32,7 +32,7 @@ def shapes(method: Method, views: Views) -> list[tuple[str, str]]:
         note(name)
     try:
         with torch.no_grad():
-            method(views)
+            method(*arguments)
     finally:
         for handle in handles:
             handle.remove()

@@ -49,6 +49,11 @@ class Batches(Sampler[list[int]]):
         self.num_images, self.batch_size, self.seed, self.start = num_images, batch_size, seed, start
         self.per_epoch = num_images // batch_size
 
+    def of(self, number: int) -> list[int]:
+        """The indices of one batch."""
+        epoch, position = divmod(number, self.per_epoch)
+        return order(self.num_images, self.seed, epoch)[position * self.batch_size :][: self.batch_size].tolist()
+
     def __iter__(self) -> Iterator[list[int]]:
         number = self.start
         while True:

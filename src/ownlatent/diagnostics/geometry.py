@@ -26,7 +26,7 @@ def uniformity(embeddings: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def redundancy(embeddings: Tensor) -> Tensor:
+def mean_correlation(embeddings: Tensor) -> Tensor:
     """Mean absolute correlation of two different dimensions of the embeddings (N, D), from 0 to 1.
 
     A dimension that is constant correlates with nothing. Chance alone gives about 0.8 / sqrt(N).
@@ -41,7 +41,7 @@ def redundancy(embeddings: Tensor) -> Tensor:
 @torch.no_grad()
 def relative_distance(network: nn.Module, other: nn.Module) -> Tensor:
     """|a - b| / |a| of all parameters of two networks of one shape: 0 when they are equal."""
-    mine, theirs = list(network.parameters()), list(other.parameters())
+    mine, theirs = ([p.detach() for p in one.parameters()] for one in (network, other))
     apart = torch.stack(torch._foreach_norm(torch._foreach_sub(mine, theirs))).norm()
     return apart / torch.stack(torch._foreach_norm(mine)).norm().clamp(min=1e-12)
 

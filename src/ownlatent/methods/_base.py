@@ -1,5 +1,7 @@
 """The contract that every method keeps."""
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -8,6 +10,36 @@ from ownlatent.backbones import Backbone
 from ownlatent.errors import OwnlatentError
 from ownlatent.optim.groups import split_decay
 from ownlatent.types import Output, Views
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A setting under which a method is known to fail.
+
+    setting: its name, such as "tau". why: what it does and who found out, as the beginning of a sentence. remedy: what
+    to give instead, as an order.
+    """
+
+    setting: str
+    why: str
+    remedy: str
+
+
+def unusual_temperature(temperature: float) -> Iterator[Suspect]:
+    """Of a contrastive loss; the papers use 0.05 to 1."""
+    if temperature > 2:
+        why = f"at a temperature of {temperature:g} near and far projections cost nearly the same"
+        yield Suspect("temperature", why, "give --method.temperature 0.2")
+    if temperature < 0.02:
+        why = f"at a temperature of {temperature:g} only the single nearest negative counts"
+        yield Suspect("temperature", why, "give --method.temperature 0.2")
+
+
+def stuck(loss: float, collapsed: float, formula: str) -> tuple[str, str] | None:
+    """The symptom of a loss that is that of equal projections."""
+    if abs(loss - collapsed) > 0.02 * collapsed:
+        return None
+    return "stalled", f"the loss is {loss:.3f}, that of projections that are all the same ({formula} = {collapsed:.3f})"
 
 
 class Method(nn.Module):
@@ -27,6 +59,9 @@ class Method(nn.Module):
     min_batch: int = 2
     """The fewest images for which the loss has a meaning: one has no statistics for BatchNorm."""
     uses_labels: bool = False
+    least_std: float = 0.5
+    """relative_std of the projections below which they have drawn together. A healthy run keeps 1 in the papers of
+    SimSiam and VICReg; the least of our own at defaults, on photographs and CIFAR-10, are in benchmarks/results."""
     name: ClassVar[str] = "a method"
     """The name of the method's file."""
 
@@ -60,6 +95,16 @@ class Method(nn.Module):
     def suited(cls, settings: dict[str, Any], batch_size: int) -> dict[str, Any]:
         """The settings, with what batches of this size need instead; it counts only for those that nobody gave."""
         return settings
+
+    @classmethod
+    def suspects(cls, settings: dict[str, Any]) -> Iterator[Suspect]:
+        """What in the settings is known to make this method fail, the worst first."""
+        yield from ()
+
+    @classmethod
+    def symptom(cls, settings: dict[str, Any], row: Mapping[str, float], batch_size: int) -> tuple[str, str] | None:
+        """What only this method's loss and terms show in a row of metrics.csv: "collapsed" or "stalled", and why."""
+        return None
 
     def check_batch(self, batch_size: int) -> None:
         """Raise OwnlatentError if the method cannot work with so many images in a pass, over all processes."""

@@ -1,12 +1,15 @@
 """Barlow Twins (Zbontar et al. 2021, arXiv 2103.03230)."""
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from ownlatent.backbones import Backbone
 from ownlatent.errors import OwnlatentError
 from ownlatent.losses import in_float32
-from ownlatent.methods._base import Method
+from ownlatent.methods._base import Method, Suspect
 from ownlatent.nn.collectives import gather
 from ownlatent.nn.mlp import mlp
 from ownlatent.types import Output, Views
@@ -60,6 +63,22 @@ class BarlowTwins(Method):
         invariance, redundancy = correlation_loss(z1, z2)
         loss = invariance + self.redundancy * redundancy
         return Output(loss, z1.detach(), {"invariance": invariance.detach(), "redundancy": redundancy.detach()})
+
+    @classmethod
+    def suspects(cls, settings: dict[str, Any]) -> Iterator[Suspect]:
+        if settings["redundancy"] > 0.1:
+            why = f"independent features weigh more than agreeing ones (redundancy {settings['redundancy']:g})"
+            yield Suspect("redundancy", why, "give --method.redundancy 0.0051")
+        if settings["redundancy"] == 0:
+            why = "nothing keeps the features from all saying the same (redundancy 0)"
+            yield Suspect("redundancy", why, "give --method.redundancy 0.0051")
+
+    @classmethod
+    def symptom(cls, settings: dict[str, Any], row: Mapping[str, float], batch_size: int) -> tuple[str, str] | None:
+        if row["invariance"] > 0.9 * settings["projection"]:
+            of = f"the loss has {row['invariance']:.0f} of {settings['projection']} from features that do not agree"
+            return "stalled", of
+        return None
 
 
 @in_float32

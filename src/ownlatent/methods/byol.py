@@ -1,12 +1,15 @@
 """Bootstrap Your Own Latent (Grill et al. 2020, arXiv 2006.07733)."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from ownlatent.backbones import Backbone
 from ownlatent.errors import OwnlatentError, nearest
 from ownlatent.losses import NORMALIZATIONS, in_float32, regression_loss, unit
-from ownlatent.methods._base import Method
+from ownlatent.methods._base import Method, Suspect
 from ownlatent.nn.collectives import gather, own
 from ownlatent.nn.ema import EMA
 from ownlatent.nn.mlp import mlp
@@ -112,6 +115,27 @@ class BYOL(Method):
     def scheduled(self, progress: float) -> dict[str, float]:
         moves = self.tau_schedule == "cosine" and self.tau > 0
         return {"tau": cosine(progress, self.tau, 1.0) if moves else float(self.tau)}
+
+    @classmethod
+    def suspects(cls, settings: dict[str, Any]) -> Iterator[Suspect]:
+        if settings["negatives"] > 0:
+            return  # they keep the projections apart, whatever else is missing (table 5b)
+        if not settings["stop_gradient"]:
+            why = "the gradient flows into the target, which is the online network itself (BYOL, table 5b: 0.3 %)"
+            yield Suspect("stop_gradient", why, "leave out --method.stop-gradient and --method.tau")
+        if settings["predictor_layers"] == 0:
+            why = "there is no predictor, so that the constant solution attracts (BYOL, table 5b: 0.2 %)"
+            yield Suspect("predictor_layers", why, "give --method.predictor-layers 2")
+        if settings["norm"] == "none":
+            why = "nothing normalises in the heads, which draws the projections together"
+            yield Suspect("norm", why, "give --method.norm batch, or group with --backbone.norm group (Richemond 2020)")
+        if settings["stop_gradient"] and settings["tau"] == 0 and settings["predictor_lr"] <= 1:
+            why = "the target follows at once (tau 0) and the predictor learns no faster than the projector (BYOL,"
+            why += " table 20: 5.5 % after 300 epochs)"
+            yield Suspect("tau", why, "raise --method.tau to 0.99 or --method.predictor-lr to 10")
+        if settings["tau"] == 1:
+            why = "the target never moves (tau 1; BYOL, table 5a: 18.8 %)"
+            yield Suspect("tau", why, "lower --method.tau to 0.99")
 
     def param_groups(self) -> list[dict]:
         online = split_decay(self.backbone, self.projector)

@@ -1,5 +1,9 @@
 """Emerging Properties in Self-Supervised Vision Transformers (DINO; Caron et al. 2021, arXiv 2104.14294)."""
 
+from collections.abc import Iterator, Mapping
+from math import log
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,7 +11,7 @@ from torch import Tensor, nn
 from ownlatent.backbones import Backbone
 from ownlatent.errors import OwnlatentError
 from ownlatent.losses import in_float32, widened
-from ownlatent.methods._base import Method
+from ownlatent.methods._base import Method, Suspect
 from ownlatent.nn.center import Center
 from ownlatent.nn.collectives import average
 from ownlatent.nn.ema import EMA
@@ -92,11 +96,40 @@ class DINO(Method):
         projected = [self.projector(self.backbone(view)) for view in views]
         student = torch.stack([self.prototypes(z) for z in projected])
         teacher = torch.stack([self.target(view) for view in views[:2]])
-        loss, entropy, kl = cross_view_loss(
+        loss, entropy, single, kl = cross_view_loss(
             widened(student) / self.student_temperature, teacher, self.center.value, self.present_temperature
         )
         self.center.observe(teacher.flatten(0, 1))
-        return Output(loss, projected[0].detach(), {"entropy": entropy, "kl": kl})
+        return Output(loss, projected[0].detach(), {"entropy": entropy, "single_entropy": single, "kl": kl})
+
+    @classmethod
+    def suspects(cls, settings: dict[str, Any]) -> Iterator[Suspect]:
+        momentum, student = settings["center_momentum"], settings["student_temperature"]
+        teacher, warmup = settings["teacher_temperature"], settings["warmup_temperature"]
+        if momentum > 0.99:
+            why = "there is no centring" if momentum == 1 else "the centre follows too slowly"
+            why += f" (center_momentum {momentum:g}; in DINO's appendix 0.999 collapses)"
+            yield Suspect("center_momentum", why, "give --method.center-momentum 0.9")
+        if max(teacher, warmup) >= student:
+            why = f"the teacher is no sharper than the student (temperatures {max(teacher, warmup):g} and {student:g};"
+            why += " DINO, section 5.3)"
+            yield Suspect("teacher_temperature", why, "give --method.teacher-temperature 0.04")
+        elif warmup > 0.07:
+            why = f"the teacher begins too warm ({warmup:g}; DINO's appendix warns of more than 0.06)"
+            yield Suspect("warmup_temperature", why, "give --method.warmup-temperature 0.04")
+
+    @classmethod
+    def symptom(cls, settings: dict[str, Any], row: Mapping[str, float], batch_size: int) -> tuple[str, str] | None:
+        all_used = log(settings["prototypes"])
+        of_mean, single, kl = (row[name] for name in ("entropy", "single_entropy", "kl"))
+        numbers = (
+            f"(entropy of the mean assignment {of_mean:.2f}, of single ones {single:.2f}, of all alike {all_used:.2f})"
+        )
+        if of_mean < 0.1 * all_used:
+            return "collapsed", f"few prototypes take all images {numbers}"
+        if single > 0.98 * all_used and kl < 0.05:
+            return "collapsed", f"every image is assigned to all prototypes alike {numbers}"
+        return None
 
     def param_groups(self) -> list[dict]:
         # Apart, because fused SGD takes only groups of which all parameters begin at the same step.
@@ -144,13 +177,13 @@ def _projector(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 @in_float32
 def cross_view_loss(
     student: Tensor, teacher: Tensor, center: Tensor, temperature: Tensor | float
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Mean cross-entropy over the pairs of a large view (teacher) and another view (student) (DINO, eq. 3).
 
     student: logits (V, B, K), divided by the student's temperature. teacher: logits (2, B, K) of views 0 and 1,
     from which `center` (K,) is taken before they are divided by `temperature`. Also returns, without a
-    gradient, the entropy of the teacher's mean assignment over the batch of all processes, in [0, ln K], and the mean
-    divergence KL(P_t || P_s) over the pairs.
+    gradient, the entropy of the teacher's mean assignment over the batch of all processes, the mean entropy of its
+    single ones, both in [0, ln K], and the mean divergence KL(P_t || P_s) over the pairs.
     """
     wanted = ((teacher.detach() - center) / temperature).softmax(-1)
     views = list(enumerate(student.log_softmax(-1).unbind()))
@@ -158,7 +191,7 @@ def cross_view_loss(
     loss = torch.stack([-(p * given).sum(-1).mean() for p, given in pairs]).mean()
     mean = average(wanted.mean((0, 1)))
     single = -torch.special.xlogy(wanted, wanted).sum(-1).mean()
-    return loss, -torch.special.xlogy(mean, mean).sum(), loss.detach() - single
+    return loss, -torch.special.xlogy(mean, mean).sum(), single, loss.detach() - single
 
 
 RECIPES = {

@@ -1,12 +1,15 @@
 """Self-Supervised Learning Dynamics without Contrastive Pairs (DirectPred; Tian et al. 2021, arXiv 2102.06810)."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from ownlatent.backbones import Backbone
 from ownlatent.errors import OwnlatentError
 from ownlatent.losses import in_float32, regression_loss
-from ownlatent.methods._base import Method
+from ownlatent.methods._base import Method, Suspect
 from ownlatent.nn.collectives import average
 from ownlatent.nn.ema import EMA
 from ownlatent.nn.norm import norm as norm_layer
@@ -96,6 +99,15 @@ class DirectPred(Method):
         if self.every == 1 or int(self.steps) % self.every == 0:
             with torch.no_grad():
                 self.predictor.weight.copy_(predictor_of(self.correlation, self.eps))
+
+    @classmethod
+    def suspects(cls, settings: dict[str, Any]) -> Iterator[Suspect]:
+        if settings["eps"] >= 3:
+            why = f"so large an eps ({settings['eps']:g}) makes the predictor nearly the identity"
+            yield Suspect("eps", why, "give --method.eps 0.1")
+        if settings["tau"] == 0:
+            why = "a symmetric linear predictor fails without a moving average (DirectPred: 36.6 % instead of 75.1)"
+            yield Suspect("tau", why, "raise --method.tau to 0.996")
 
     def scheduled(self, progress: float) -> dict[str, float]:
         return {"tau": float(self.tau)}

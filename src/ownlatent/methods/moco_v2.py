@@ -1,5 +1,7 @@
 """Momentum Contrast, version 2 (MoCo v2; Chen et al. 2020, arXiv 2003.04297, on He et al. 2019, arXiv 1911.05722)."""
 
+from collections.abc import Iterator, Mapping
+from math import log
 from typing import Any
 
 import torch
@@ -9,7 +11,7 @@ from torch import Tensor
 from ownlatent.backbones import Backbone
 from ownlatent.errors import OwnlatentError
 from ownlatent.losses import in_float32, unit, widened
-from ownlatent.methods._base import Method
+from ownlatent.methods._base import Method, Suspect, stuck, unusual_temperature
 from ownlatent.nn.collectives import agreed, gather, own, rank, world_size
 from ownlatent.nn.ema import EMA
 from ownlatent.nn.mlp import mlp
@@ -116,6 +118,18 @@ class MoCoV2(Method):
                 f"a batch of {batch_size} cannot be seen in --method.splits {self.splits} equal parts of at least 2 "
                 "images in each process: change either"
             )
+
+    @classmethod
+    def suspects(cls, settings: dict[str, Any]) -> Iterator[Suspect]:
+        if settings["tau"] < 0.9:
+            why = f"the waiting keys come from networks that have changed since (tau {settings['tau']:g};"
+            why += " MoCo, section 4.1)"
+            yield Suspect("tau", why, "raise --method.tau to 0.99 or 0.999")
+        yield from unusual_temperature(settings["temperature"])
+
+    @classmethod
+    def symptom(cls, settings: dict[str, Any], row: Mapping[str, float], batch_size: int) -> tuple[str, str] | None:
+        return stuck(row["loss"], log(1 + settings["queue"]), "log(1 + K)")
 
 
 @in_float32

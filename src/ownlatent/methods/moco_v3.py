@@ -1,12 +1,16 @@
 """Training Self-Supervised Vision Transformers (MoCo v3; Chen et al. 2021, arXiv 2104.02057)."""
 
+from collections.abc import Iterator, Mapping
+from math import log
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ownlatent.backbones import Backbone
 from ownlatent.errors import OwnlatentError
 from ownlatent.losses import in_float32, unit
-from ownlatent.methods._base import Method
+from ownlatent.methods._base import Method, Suspect, stuck, unusual_temperature
 from ownlatent.nn.collectives import gather, own
 from ownlatent.nn.ema import EMA
 from ownlatent.nn.mlp import mlp
@@ -80,6 +84,14 @@ class MoCoV3(Method):
 
     def scheduled(self, progress: float) -> dict[str, float]:
         return {"tau": cosine(progress, self.tau, 1.0)}
+
+    @classmethod
+    def suspects(cls, settings: dict[str, Any]) -> Iterator[Suspect]:
+        yield from unusual_temperature(settings["temperature"])
+
+    @classmethod
+    def symptom(cls, settings: dict[str, Any], row: Mapping[str, float], batch_size: int) -> tuple[str, str] | None:
+        return stuck(row["loss"], 4 * settings["temperature"] * log(batch_size), "4 t ln N")
 
 
 @in_float32

@@ -1,5 +1,9 @@
 """A Simple Framework for Contrastive Learning (SimCLR; Chen et al. 2020, arXiv 2002.05709)."""
 
+from collections.abc import Iterator, Mapping
+from math import log
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,7 +11,7 @@ from torch import Tensor, nn
 from ownlatent.backbones import Backbone
 from ownlatent.errors import OwnlatentError
 from ownlatent.losses import in_float32, unit
-from ownlatent.methods._base import Method
+from ownlatent.methods._base import Method, Suspect, stuck, unusual_temperature
 from ownlatent.nn.collectives import gather, own
 from ownlatent.nn.mlp import mlp
 from ownlatent.nn.norm import norm as norm_layer
@@ -64,6 +68,14 @@ class SimCLR(Method):
         z1, z2 = self.projector(self.backbone(view1)), self.projector(self.backbone(view2))
         loss, found = nt_xent(z1, z2, self.temperature)
         return Output(loss, z1.detach(), {"found": found})
+
+    @classmethod
+    def suspects(cls, settings: dict[str, Any]) -> Iterator[Suspect]:
+        yield from unusual_temperature(settings["temperature"])
+
+    @classmethod
+    def symptom(cls, settings: dict[str, Any], row: Mapping[str, float], batch_size: int) -> tuple[str, str] | None:
+        return stuck(row["loss"], log(2 * batch_size - 1), "log(2 N - 1)")
 
 
 @in_float32

@@ -1,11 +1,14 @@
 """Exploring Simple Siamese Representation Learning (SimSiam; Chen and He 2020, arXiv 2011.10566)."""
 
+from collections.abc import Iterator
+from typing import Any
+
 from torch import Tensor, nn
 
 from ownlatent.backbones import Backbone
 from ownlatent.errors import OwnlatentError
 from ownlatent.losses import in_float32, unit
-from ownlatent.methods._base import Method
+from ownlatent.methods._base import Method, Suspect
 from ownlatent.nn.mlp import mlp
 from ownlatent.nn.norm import norm as norm_layer
 from ownlatent.optim.groups import split_decay
@@ -66,6 +69,15 @@ class SimSiam(Method):
         target1, target2 = (z1.detach(), z2.detach()) if self.stop_gradient else (z1, z2)
         loss = -(cosine_similarity(p1, target2) + cosine_similarity(p2, target1)) / 2
         return Output(loss, z1.detach())
+
+    @classmethod
+    def suspects(cls, settings: dict[str, Any]) -> Iterator[Suspect]:
+        if not settings["stop_gradient"]:
+            why = "the gradient is not stopped on the side that is predicted (SimSiam, section 4.1: 0.1 %)"
+            yield Suspect("stop_gradient", why, "leave out --method.stop-gradient")
+        if settings["norm"] == "none":
+            why = "nothing normalises in the heads (SimSiam, table 3: 34.6 % instead of 67.4)"
+            yield Suspect("norm", why, "give --method.norm batch")
 
     def param_groups(self) -> list[dict]:
         online = split_decay(self.backbone, self.projector)

@@ -31,6 +31,7 @@ class Supervised(Method):
     """
 
     min_views, max_views = 1, None
+    least_std = 0.0  # labels keep the features apart
     uses_labels = True
 
     def __init__(self, backbone: Backbone, *, classes: int = 0, smoothing: float = 0.1, hidden: int = 0):

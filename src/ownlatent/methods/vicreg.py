@@ -1,5 +1,8 @@
 """Variance-Invariance-Covariance Regularization (VICReg; Bardes et al. 2021, arXiv 2105.04906)."""
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -7,7 +10,7 @@ from torch import Tensor
 from ownlatent.backbones import Backbone
 from ownlatent.errors import OwnlatentError
 from ownlatent.losses import in_float32
-from ownlatent.methods._base import Method
+from ownlatent.methods._base import Method, Suspect
 from ownlatent.nn.collectives import gather
 from ownlatent.nn.mlp import mlp
 from ownlatent.types import Output, Views
@@ -64,6 +67,23 @@ class VICReg(Method):
         loss = sum(weight * term for weight, term in zip(self.weights, terms, strict=True))
         names = ("invariance", "variance", "covariance")
         return Output(loss, z1.detach(), {name: term.detach() for name, term in zip(names, terms, strict=True)})
+
+    @classmethod
+    def suspects(cls, settings: dict[str, Any]) -> Iterator[Suspect]:
+        if settings["variance"] < min(1.0, settings["invariance"] / 5):
+            why = (
+                f"little keeps features varying (variance {settings['variance']:g}; in VICReg's ablation all collapse)"
+            )
+            yield Suspect("variance", why, "give --method.variance 25 with --method.invariance 25")
+        elif settings["covariance"] >= settings["variance"]:
+            why = "the covariance term weighs as much as the variance term (in VICReg's ablation 1, 1, 1 collapses)"
+            yield Suspect("covariance", why, "give --method.covariance 1 with --method.variance 25")
+
+    @classmethod
+    def symptom(cls, settings: dict[str, Any], row: Mapping[str, float], batch_size: int) -> tuple[str, str] | None:
+        if row["variance"] > 0.9:
+            return "collapsed", f"the variance term is {row['variance']:.2f}: no feature varies (0.99 is all equal)"
+        return None
 
 
 @in_float32

@@ -1,11 +1,14 @@
 """What a run begins with: a recipe, and what was given beside it."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ownlatent.augment.recipes import RECIPES
 from ownlatent.errors import OwnlatentError, nearest
 from ownlatent.train.recipe import Recipe, edit
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def begin(recipe: str | Path | Recipe | None, given: dict[str, Any]) -> tuple[Recipe, dict[str, Any]]:
@@ -46,3 +49,26 @@ def _start(recipe: str | Path | Recipe | None, method: str | None) -> tuple[Reci
     late = {key: value for key, value in rows[name].items() if key.startswith("views.")}
     early = {key: value for key, value in rows[name].items() if key not in late}
     return edit(Recipe(method=method), early), late
+
+
+def apart(
+    data: Any, backbone: "str | nn.Module | None", fields: dict[str, Any]
+) -> "tuple[dict[str, Any], nn.Module | None, dict[str, Any]]":
+    """Fields as a recipe can hold them, and apart what it cannot: a module, and data sets that are objects."""
+    fields, objects = dict(fields), {}
+    if isinstance(backbone, str):
+        fields["backbone"], backbone = backbone, None
+    for name, value in (("data", data), ("val", fields.get("val"))):
+        if isinstance(value, (list, tuple)) and all(_is_plain(each) for each in value):
+            value = ",".join(map(str, value))
+        if value is not None and not isinstance(value, (str, Path)):
+            objects[name] = value
+            value = f"object:{type(value).__name__}"
+        if value is not None:
+            fields[name] = str(value)
+    return fields, backbone, objects
+
+
+def _is_plain(name: Any) -> bool:
+    """Whether a name can stand in a list with commas between."""
+    return isinstance(name, (str, Path)) and not set(",{}") & set(str(name))

@@ -18,6 +18,7 @@ from ownlatent.data.decode import Format
 from ownlatent.data.labelled import Labelled, part_of, with_channels
 from ownlatent.data.resident import MixedSizes, Resident, load_resident
 from ownlatent.data.source import EncodedSource, Source
+from ownlatent.diagnostics.verdict import DIVERGING
 from ownlatent.errors import OwnlatentError
 from ownlatent.evaluation.embed import embed
 from ownlatent.evaluation.linear import FOLDS, folds_of
@@ -117,6 +118,7 @@ def train_classifier(
         accelerator=device.type,
         precision="32" if device.type == "cpu" and recipe.precision == "16" else recipe.precision,
         checkpoint_seconds=1e9,
+        on_unhealthy="warn",
     )
     resolved = resolve(wanted, Facts(len(rows), channels, size, device.type, classes), {})
     assert resolved.batch_size is not None and resolved.views is not None
@@ -134,7 +136,6 @@ def train_classifier(
         views=MultiView(resolved.views, size, mean, std, encoder.scale_of(part[0].image.dtype)),
         encoder=trained,
         untrained=trained,
-        one_size=isinstance(part, Resident),
         changes=[],
         budget=budget,
         steps_per_epoch=len(part) // resolved.batch_size,
@@ -144,8 +145,10 @@ def train_classifier(
     log.setLevel(logging.ERROR)  # a dozen of these make one line of a table
     try:
         with tempfile.TemporaryDirectory() as folder:
-            finished, _ = fit(job, Path(folder))
-        if not finished:
+            outcome = fit(job, Path(folder))
+        if outcome.health["word"] == DIVERGING:
+            raise OwnlatentError(f"training with labels diverged ({outcome.health['reason']}): lower --optim.lr")
+        if not outcome.finished:
             raise KeyboardInterrupt
     finally:
         log.setLevel(level)

@@ -4,7 +4,9 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -13,27 +15,45 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from ownlatent.data.loader import Batches, ResidentLoader, StreamingLoader
 from ownlatent.data.resident import Resident
 from ownlatent.data.source import EncodedSource
+from ownlatent.diagnostics.verdict import STARVED, Setting, judge
 from ownlatent.errors import OwnlatentError
 from ownlatent.machine import cores
 from ownlatent.train.callbacks.checkpoint import Checkpoint
+from ownlatent.train.callbacks.health import Health
 from ownlatent.train.callbacks.interrupt import Interruption, StopAtOnce
 from ownlatent.train.callbacks.knn import KNNMonitor
-from ownlatent.train.callbacks.metrics import Metrics
+from ownlatent.train.callbacks.metrics import Metrics, read_rows
 from ownlatent.train.callbacks.progress import ProgressBar
-from ownlatent.train.module import Pretraining
+from ownlatent.train.callbacks.statistics import Statistics
+from ownlatent.train.module import NotFinite, Pretraining
 from ownlatent.train.prepare import Job
+from ownlatent.train.resolve import usual_lr
 
 log = logging.getLogger("ownlatent")
-_STARVED = 0.1  # share of the time spent waiting for data above which it is named
+_WAITED = 0.1  # share of the time spent waiting for data above which it is named
 _PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
-def fit(job: Job, folder: Path, resume: bool = False) -> tuple[bool, dict]:
-    """Train until the budget is spent or Ctrl-C is pressed; everything is in `folder` either way.
+@dataclass(frozen=True)
+class Outcome:
+    """How training ended.
 
-    resume: go on from the folder's checkpoint, or start if it has none yet. Returns whether the run
-    is finished, and {"steps", "images", "seconds", "images_per_second"}. Raises OwnlatentError if the
-    loss stops being finite or the checkpoint cannot be read.
+    finished: the budget is spent. training: {"steps", "images", "seconds", "images_per_second"}. health: the verdict,
+    and "said", every change of its word on the way. encoder_step: the step after which the weights were as they are
+    now, or None where a run failed before its first checkpoint.
+    """
+
+    finished: bool
+    training: dict[str, float]
+    health: dict[str, Any]
+    encoder_step: int | None
+
+
+def fit(job: Job, folder: Path, resume: bool = False) -> Outcome:
+    """Train until the budget is spent, Ctrl-C is pressed or it makes no sense; everything is in `folder` either way.
+
+    resume: go on from the folder's checkpoint, or start if it has none yet. Where a loss or gradient is not finite the
+    weights are those of the last checkpoint afterwards. Raises OwnlatentError if the checkpoint cannot be read.
     """
     recipe = job.recipe
     assert recipe.batch_size and recipe.image_size and recipe.views and recipe.workers is not None
@@ -53,12 +73,19 @@ def fit(job: Job, folder: Path, resume: bool = False) -> tuple[bool, dict]:
     module = Pretraining(job.method.to(memory_format=torch.channels_last), job.views, recipe, job.budget)
     if stored and job.budget.progress(stored["global_step"], stored["ownlatent"]["elapsed"]) >= 1:
         module.load_state_dict(stored["state_dict"])  # trained to the end, and stopped while it was judged
-        return True, _summary(stored["global_step"], seen * batches.batch_size, stored["ownlatent"]["elapsed"])
-    metrics = Metrics(folder, loader, job.steps_per_epoch, every=_every(job))
+        step = stored["global_step"]
+        summary = _summary(step, seen * batches.batch_size, stored["ownlatent"]["elapsed"])
+        verdict = judge(read_rows(folder / "metrics.csv"), setting_of(job))
+        said = stored["callbacks"]["Health"]["said"]
+        return Outcome(True, summary, {**verdict.as_dict(), "stopped": False, "said": said}, step)
+    statistics = Statistics(job.method, batches.batch_size)
+    metrics = Metrics(folder, loader, statistics, job.steps_per_epoch, every=_every(job))
+    health = Health(folder, metrics, setting_of(job), batches, stop=recipe.on_unhealthy == "stop")
     checkpoints = Checkpoint(folder, recipe.checkpoint_seconds)
-    callbacks: list[pl.Callback] = [metrics, checkpoints, ProgressBar(metrics), Interruption()]
+    callbacks: list[pl.Callback] = [statistics, metrics, health, checkpoints, ProgressBar(metrics), Interruption()]
     if job.val is not None:
         callbacks.insert(0, KNNMonitor(job.val, job.bank, job.encoder.to(job.device), metrics))
+    failed = False
     with _quiet_lightning(), torch.random.fork_rng():
         trainer = pl.Trainer(
             accelerator=recipe.accelerator,
@@ -78,13 +105,39 @@ def fit(job: Job, folder: Path, resume: bool = False) -> tuple[bool, dict]:
             trainer.fit(module, loader, ckpt_path=checkpoint if stored else None, weights_only=True)
         except StopAtOnce:
             raise KeyboardInterrupt from None
+        except NotFinite:
+            failed = True
     if isinstance(loader, StreamingLoader) and loader.skipped:
         log.warning("skipped %d files that cannot be read; log.txt lists them", len(loader.skipped))
     waited = loader.waited / max(1e-9, module.elapsed - (stored["ownlatent"]["elapsed"] if stored else 0.0))
-    if waited > _STARVED:
-        log.warning("waited     for data in %.0f %% of the time: %s", 100 * waited, _against_waiting(job))
-    finished = job.budget.progress(trainer.global_step, module.elapsed) >= 1
-    return finished, _summary(trainer.global_step, module.batches_seen * batches.batch_size, module.elapsed)
+    if waited > _WAITED and health.verdict.word != STARVED:
+        log.warning("waited     for data in %.0f %% of the time: %s", 100 * waited, health.setting.against_waiting)
+    encoder_step: int | None = trainer.global_step
+    if failed:
+        kept = _read(checkpoint) if checkpoint.exists() else None
+        encoder_step = kept["global_step"] if kept else None
+        if kept:
+            module.load_state_dict(kept["state_dict"])
+    return Outcome(
+        finished=not failed and job.budget.progress(trainer.global_step, module.elapsed) >= 1,
+        training=_summary(trainer.global_step, module.batches_seen * batches.batch_size, module.elapsed),
+        health={**health.verdict.as_dict(), "stopped": health.stopped, "said": health.said},
+        encoder_step=encoder_step,
+    )
+
+
+def setting_of(job: Job) -> Setting:
+    """What a verdict has to know of the run."""
+    recipe = job.recipe
+    assert recipe.batch_size and recipe.optim.base_lr and recipe.image_size
+    return Setting(
+        method=recipe.method,
+        settings=recipe.method_settings,
+        batch_size=recipe.batch_size // recipe.accumulate,
+        base_lr=recipe.optim.base_lr,
+        usual_lr=usual_lr(recipe, recipe.image_size, job.device.type),
+        against_waiting=_against_waiting(job),
+    )
 
 
 def _against_waiting(job: Job) -> str:

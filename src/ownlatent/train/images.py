@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ownlatent.augment.views import MultiView
+from ownlatent.data.crops import Crops
 from ownlatent.data.decode import Unreadable, fit_square
-from ownlatent.data.loader import EXAMPLES, generator, order
+from ownlatent.data.loader import EXAMPLES, VIEWS, Batches, generator, order, seed_of
 from ownlatent.data.opening import open_source
 from ownlatent.data.resident import Resident
 from ownlatent.data.source import Source
@@ -72,6 +73,17 @@ def example_views(
     mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (views.mean, views.std))
     shown = [[_to_array((row[v][0] * std + mean).clamp(0, 1)) for row in rows] for v in range(len(views.views))]
     return [_to_array((fit_square(i, views.size).float() / views.peak).clamp(max=1)) for i in images], shown
+
+
+def first_batch(data: Resident | Source, views: MultiView, seed: int, count: int) -> list[Tensor]:
+    """The views of the first `count` images that a run would train on, as V tensors (count, C, S, S).
+
+    Raises OwnlatentError if no image can be read.
+    """
+    batch = Crops(data, views.views, views.size)[(0, Batches(len(data), count, seed).of(0), seed_of(seed, VIEWS, 0))]
+    if batch.crops is None:
+        raise OwnlatentError(f"no image of {data.name} can be read any more: check that the data are still there")
+    return views.of_crops(batch.crops, generator(seed, VIEWS, 0))
 
 
 def read_or_none(data: Resident | Source, index: int) -> Tensor | None:

@@ -1,11 +1,12 @@
 """The only LightningModule: one method, its views and its schedule."""
 
+from math import isfinite
 from time import perf_counter
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ownlatent.augment.views import MultiView
 from ownlatent.data.loader import NETWORK, VIEWS, generator, seed_of
@@ -25,6 +26,24 @@ class NotFinite(Exception):
         self.what, self.value = what, value
 
 
+class Window:
+    """What the optimiser step under way was made of: its passes, and what the method remembered before the first.
+
+    passes: each pass's arguments of the method, views first. number: of the first of them. memory: buffers that a
+    forward pass reads and changes, such as a queue, by name.
+    """
+
+    def __init__(self, method: Method, number: int):
+        self.number, self.passes, self.losses = number, list[tuple[Any, ...]](), list[Tensor]()
+        # BatchNorm's running statistics are written and not read while training.
+        self.memory = {
+            f"{name}.{key}".removeprefix("."): buffer.clone()
+            for name, part in method.named_modules()
+            if not isinstance(part, nn.modules.batchnorm._NormBase)
+            for key, buffer in part.named_buffers(recurse=False)
+        }
+
+
 class Pretraining(pl.LightningModule):
     """Trains a method on endless batches until the budget is spent.
 
@@ -39,6 +58,7 @@ class Pretraining(pl.LightningModule):
         self.batches_seen = 0
         self.stop_requested = False
         self.gradient_norm: Tensor | None = None
+        self.window = Window(method, 0)
         self.step_progress = 0.0
         self._elapsed_before = 0.0
         self._began: float | None = None
@@ -77,11 +97,13 @@ class Pretraining(pl.LightningModule):
         return (views, batch["labels"]) if self.method.uses_labels else (views,)
 
     def training_step(self, batch: tuple[Any, ...], batch_idx: int) -> Tensor:
+        if self.batches_seen % self.recipe.accumulate == 0:
+            self.window = Window(self.method, self.batches_seen)
         # For networks with dropout: a resumed run draws what an uninterrupted one would have drawn.
         torch.manual_seed(seed_of(self.recipe.seed, NETWORK, self.batches_seen))
         self.output = self.method(*batch)
-        if not self.output.loss.isfinite():
-            raise NotFinite("loss", self.output.loss.item())
+        self.window.passes.append(batch)
+        self.window.losses.append(self.output.loss.detach())
         self.batches_seen += 1
         return self.output.loss
 
@@ -108,8 +130,11 @@ class Pretraining(pl.LightningModule):
         if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
             scaler.unscale_(optimizer)  # fused optimisers do it themselves, but only after the method saw the gradients
         self.gradient_norm = gradient_norm(self.method)
-        if scaler is None and not self.gradient_norm.isfinite():  # a scaler skips such steps by itself
-            raise NotFinite("gradient", self.gradient_norm.item())
+        loss, norm = torch.stack([torch.stack(self.window.losses).float().mean(), self.gradient_norm.float()]).tolist()
+        if not isfinite(loss):
+            raise NotFinite("loss", loss)
+        if not isfinite(norm) and scaler is None:  # a scaler skips such steps by itself
+            raise NotFinite("gradient", norm)
         self.method.before_step(self.step_progress)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
@@ -120,8 +145,15 @@ class Pretraining(pl.LightningModule):
         self._elapsed_before = checkpoint["ownlatent"]["elapsed"]
 
 
-@torch.no_grad()
 def gradient_norm(method: Method) -> Tensor:
     """Euclidean norm of all gradients together."""
-    gradients = [p.grad for p in method.parameters() if p.grad is not None]
-    return torch.stack(torch._foreach_norm(gradients)).norm() if gradients else torch.zeros(())
+    return _norm([p.grad for p in method.parameters() if p.grad is not None])
+
+
+def weight_norm(method: Method) -> Tensor:
+    """Euclidean norm of all trained parameters together."""
+    return _norm([p.detach() for p in method.parameters() if p.requires_grad])
+
+
+def _norm(tensors: list[Tensor]) -> Tensor:
+    return torch.stack(torch._foreach_norm(tensors)).norm() if tensors else torch.zeros(())

@@ -41,12 +41,13 @@ class Job:
     views: MultiView
     encoder: Encoder
     untrained: Encoder
-    one_size: bool
     changes: list[str]
     """What the views leave out or replace because of the images' channels."""
     budget: Budget
     steps_per_epoch: float
     device: torch.device
+    survey: Survey | None = None
+    """What a sample of the images told; None where a part of labelled ones is trained on."""
 
 
 def prepare(
@@ -96,7 +97,7 @@ def prepare(
     if val is not None and recipe.data.startswith("photos:"):
         bank = load_labelled(recipe.data, facts.channels, size)
     data = _load(source, recipe, seen)
-    method = _build(recipe, facts.channels, network)
+    method = build(recipe, facts.channels, network)
     why = "as asked"
     if recipe.precision == "auto":
         precision, why = choose_precision(method.backbone, facts.channels, size, device)
@@ -114,7 +115,7 @@ def prepare(
         views=MultiView(recipe.views, size, seen.mean, seen.std, seen.peak),
         encoder=encoder,
         untrained=deepcopy(encoder),
-        one_size=seen.bytes is not None,
+        survey=seen,
         changes=changes,
         budget=Budget(
             steps=None if recipe.epochs is None else max(1, round(recipe.epochs * steps_per_epoch)),
@@ -127,7 +128,7 @@ def prepare(
     return job
 
 
-def _build(recipe: Recipe, channels: int, network: nn.Module | None) -> Method:
+def build(recipe: Recipe, channels: int, network: nn.Module | None) -> Method:
     """Backbone and method, with weights that depend on the seed alone. Raises OwnlatentError."""
     assert recipe.backbone and recipe.image_size and recipe.batch_size
     with torch.random.fork_rng(devices=[]):
@@ -159,7 +160,7 @@ def _steps_per_epoch(recipe: Recipe, num_images: int) -> float:
 def _say(job: Job, why: str) -> None:
     """Print what was found and chosen."""
     backbone, recipe = job.method.backbone, job.recipe
-    place = "streamed from disk" if job.one_size else "of several sizes, streamed from disk"
+    place = "streamed from disk" if job.survey and job.survey.bytes else "of several sizes, streamed from disk"
     if isinstance(job.data, Resident):
         height, width = job.data.images.shape[2:]
         place = f"{width}x{height} px, in memory ({job.data.images.nbytes / 2**20:.0f} MiB)"

@@ -17,6 +17,7 @@ CHOICES = {
     "accelerator": ("auto", "cpu", "cuda", "mps"),
     "precision": ("auto", "32", "bf16", "16"),
     "loading": ("auto", "resident", "streaming"),
+    "on_unhealthy": ("stop", "warn"),
     "optim.name": ("adamw", "lars", "sgd"),
 }
 
@@ -68,6 +69,7 @@ class Recipe:
     max_unreadable: float = _option("share of the images that may be unreadable before the run ends", 0.2)
     data_root: str = _option("folder in which torchvision: data sets are kept", "data")
     download: bool = _option("let torchvision: data sets be downloaded", False)
+    on_unhealthy: str = _option("stop or warn: what to do when a run has collapsed or diverges", "stop")
     checkpoint_seconds: float = _option("time between two checkpoints", 60.0)
     optim: Optim = field(default_factory=Optim)
     views: tuple[View, ...] | None = _option("table of views by name, of those in `ownlatent list views`")

@@ -99,6 +99,15 @@ _OPTIM = {
 }
 
 
+def usual_lr(recipe: Recipe, size: int, device: str) -> float:
+    """The learning rate for 256 images that is usual for the method, or for the optimiser where it is another one."""
+    name = recipe.optim.name or "sgd"
+    of_method = _usual(recipe, size, device)
+    if of_method.get("optim.name") == name and "optim.base_lr" in of_method:
+        return of_method["optim.base_lr"]
+    return _OPTIM[name]["base_lr"]
+
+
 def _optim(given: Optim, batch: int, usual: dict[str, Any]) -> Optim:
     """What was given, over what is usual for the method, over what is usual for the optimiser."""
     of_method = {n.removeprefix("optim."): v for n, v in usual.items() if n.startswith("optim.")}

@@ -1,133 +1,65 @@
-"""Watches what a network makes of its images, and measures whether it still tells them apart."""
+"""Says when a run goes bad, while it does, and stops it where more training cannot help."""
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from math import ceil
+import logging
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
-from torch import Tensor, nn
 
-from ownlatent.diagnostics.collapse import relative_std
-from ownlatent.diagnostics.geometry import alignment, redundancy, relative_distance, uniformity
-from ownlatent.diagnostics.predictor import eigen_alignment
-from ownlatent.diagnostics.spectrum import effective_rank
-from ownlatent.methods._base import Method
-from ownlatent.nn.ema import EMA
-from ownlatent.train.module import Pretraining
+from ownlatent.data.loader import Batches
+from ownlatent.diagnostics.verdict import HEALTHY, STOPPING, TOO_EARLY, Setting, Verdict, judge, not_finite
+from ownlatent.train.callbacks.metrics import Metrics
+from ownlatent.train.failure import keep
+from ownlatent.train.module import NotFinite, Pretraining
 
-_WINDOW = 1024  # images of the sliding sample
-_PAIRS = 512  # of them, for what compares each with each
-_PLACES = ("backbone", "projector", "predictor")
-_AVERAGED = ("projector", "prototypes")  # what beside the backbone a target network follows
-
-
-class Recent:
-    """Features, projections and predictions of views 0 and 1 of the last batches, caught as they pass.
-
-    A method says nothing: its `backbone`, `projector` and `predictor` are listened to, as far as it has them. Chunks of
-    a batch are put together; other views and passes without a gradient are let go.
-    """
-
-    def __init__(self, method: Method, batch_size: int):
-        self.batch_size = batch_size
-        self._passing: dict[str, list[Tensor]] = {}
-        self._kept: dict[tuple[str, int], deque[Tensor]] = {}
-        self._most = max(1, ceil(_WINDOW / batch_size))
-        for place in _PLACES:
-            part = getattr(method, place, None)
-            if isinstance(part, nn.Module) and not isinstance(part, nn.Identity):
-                self._passing[place] = []
-                part.register_forward_hook(self._catch(place))
-
-    def _catch(self, place: str) -> Any:
-        def hook(part: nn.Module, inputs: Any, output: Tensor) -> None:
-            if part.training and torch.is_grad_enabled():
-                self._passing[place].append(output.detach())
-
-        return hook
-
-    def close_batch(self) -> None:
-        """Keep what passed since the last call."""
-        for place, chunks in self._passing.items():
-            for view, whole in zip((0, 1), _views(chunks, self.batch_size), strict=False):
-                self._kept.setdefault((place, view), deque(maxlen=self._most)).append(whole)
-            chunks.clear()
-
-    def of(self, place: str, view: int = 0) -> Tensor | None:
-        """(N, D) float32 of the last images, or None where there is nothing of the kind."""
-        batches = self._kept.get((place, view))
-        return torch.cat(list(batches)).float() if batches else None
-
-    def state_dict(self) -> dict[str, list[Tensor]]:
-        return {f"{place} {view}": list(batches) for (place, view), batches in self._kept.items()}
-
-    def load_state_dict(self, state: dict[str, list[Tensor]]) -> None:
-        for name, batches in state.items():
-            place, view = name.split()
-            self._kept[place, int(view)] = deque(batches, maxlen=self._most)
-
-
-def _views(chunks: list[Tensor], batch_size: int) -> Iterator[Tensor]:
-    """Chunks in order, put together to whole batches."""
-    rows: list[Tensor] = []
-    for chunk in chunks:
-        rows.append(chunk)
-        if sum(map(len, rows)) >= batch_size:
-            yield torch.cat(rows)
-            rows = []
+log = logging.getLogger("ownlatent")
+_GRACE = 0.1  # of the run, in which nothing is stopped: some runs begin badly and recover
 
 
 class Health(pl.Callback):
-    """Statistics of the sliding sample, for whoever writes them down; see `statistics`."""
+    """Judges after every measurement; comes after Metrics.
 
-    def __init__(self, method: Method, batch_size: int):
-        self.recent = Recent(method, batch_size)
+    stop: whether to stop a run that has collapsed or diverges. `verdict` is the present one, `said` every change of the
+    word with its step. A loss or gradient that is not finite ends the run in any case, and its step is kept.
+    """
+
+    def __init__(self, folder: Path, metrics: Metrics, setting: Setting, batches: Batches, stop: bool):
+        self.folder, self.metrics, self.setting, self.batches, self.stop = folder, metrics, setting, batches, stop
+        self.verdict = Verdict(TOO_EARLY)
+        self.said: list[dict[str, Any]] = []
+        self.stopped = False
+        self._judged = 0  # measurements
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.recent.close_batch()
+        assert isinstance(pl_module, Pretraining)
+        if self.metrics.measurements == self._judged:
+            return
+        self._judged = self.metrics.measurements
+        self._say(judge(self.metrics.rows, self.setting))
+        if self.stop and self.verdict.word in STOPPING and pl_module.progress >= _GRACE:
+            self.stopped = trainer.should_stop = True
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, NotFinite):
+            assert isinstance(pl_module, Pretraining)
+            keep(exception, pl_module, self.batches, self.folder)
+            self.stopped = True
+            self._say(not_finite(exception.what, exception.value, self.setting, trainer.global_step + 1))
+
+    def _say(self, verdict: Verdict) -> None:
+        before, self.verdict = self.verdict.word, verdict
+        if verdict.word == before:
+            return
+        self.said.append({"step": verdict.step, "word": verdict.word})
+        if verdict.word not in (HEALTHY, TOO_EARLY):
+            log.warning("step %d is %s", verdict.step, verdict)
+        elif before not in (HEALTHY, TOO_EARLY):
+            log.info("step %d is %s again", verdict.step, verdict.word)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"recent": self.recent.state_dict()}
+        return {"said": self.said, "word": self.verdict.word}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.recent.load_state_dict(state_dict["recent"])
-
-    def statistics(self, module: Pretraining, views: Sequence[Tensor]) -> dict[str, float]:
-        """By name, of the last 1024 images or so, in training mode; what the method has nothing for is left out.
-
-        std: relative_std of the projections (of the features where there are none). features_std, rank, redundancy:
-        relative_std, effective_rank and redundancy of the features. projection_rank, alignment, uniformity: of the
-        projections. predictor_alignment: eigen_alignment. target_distance: relative_distance of the target network
-        to the online one. gradient_norm: of the last step. views_apart: mean absolute difference of the pixels of
-        two views, in units of the images' std.
-        """
-        of, method = self.recent.of, module.method
-        features, projections, predictions = (of(place) for place in _PLACES)
-        assert features is not None and module.gradient_norm is not None
-        found = {
-            "std": relative_std(features if projections is None else projections),
-            "features_std": relative_std(features),
-            "rank": effective_rank(features),
-            "redundancy": redundancy(features),
-            "gradient_norm": module.gradient_norm,
-        }
-        if projections is not None:
-            found["projection_rank"] = effective_rank(projections)
-            found["uniformity"] = uniformity(projections[-_PAIRS:])
-            others = of("projector", 1)
-            if others is not None:
-                found["alignment"] = alignment(projections, others)
-            if predictions is not None:
-                found["predictor_alignment"] = eigen_alignment(projections, predictions)
-        target = getattr(method, "target", None)
-        if isinstance(target, EMA):
-            online = [method.backbone, *(getattr(method, part) for part in _AVERAGED if hasattr(method, part))]
-            found["target_distance"] = relative_distance(nn.ModuleList(online), target)
-        if len(views) > 1 and views[0].shape == views[1].shape:
-            found["views_apart"] = (views[0] - views[1]).abs().mean()
-        values = torch.stack([value.double() for value in found.values()]).tolist()
-        return dict(zip(found, values, strict=True))
+        self.said, self.verdict = state_dict["said"], Verdict(state_dict["word"])

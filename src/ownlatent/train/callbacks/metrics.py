@@ -2,6 +2,7 @@
 
 import csv
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import lightning.pytorch as pl
 import torch
 
 from ownlatent.diagnostics.collapse import relative_std
-from ownlatent.errors import OwnlatentError
-from ownlatent.train.module import Pretraining
+from ownlatent.train.callbacks.statistics import NAMES, Statistics
+from ownlatent.train.module import Pretraining, weight_norm
 
 COLUMNS = (
     "step",
@@ -21,25 +22,30 @@ COLUMNS = (
     "lr",
     "tau",
     "std",
+    "gradient_norm",
+    "weight_norm",
     "images_per_second",
     "waiting",
     "knn",
+    *NAMES,
 )
 
 
 class Metrics(pl.Callback):
-    """One row every `every` optimiser steps; `latest` is the last row, for whoever shows it.
+    """One row every `every` optimiser steps; `latest` is the last row, for whoever shows it, and `rows` are all.
 
     The columns are COLUMNS, then the method's other schedules and the terms of its loss, of one batch as std is.
-    loss is the mean since the last row, std the relative_std of the projections of one batch,
-    waiting the share of time in which training had no data. Loss and statistics stay on the device
-    between rows. On a loss that is not finite training ends with an OwnlatentError.
+    loss is the mean since the last row, std the relative_std of the projections of one batch, gradient_norm that of
+    the last step, weight_norm that of all trained parameters, waiting the share of time in which training had no data. Those of Statistics are there whenever they
+    are due. All of it stays on the device between rows.
     """
 
-    def __init__(self, folder: Path, loader: Any, steps_per_epoch: float, every: int):
-        self.path, self.loader = folder / "metrics.csv", loader
+    def __init__(self, folder: Path, loader: Any, statistics: Statistics, steps_per_epoch: float, every: int):
+        self.path, self.loader, self.statistics = folder / "metrics.csv", loader, statistics
         self.steps_per_epoch, self.every = steps_per_epoch, every
         self.latest: dict[str, float | int | str] = {}
+        self.rows: list[dict[str, float | None]] = []
+        self.measurements = 0  # of rows with Statistics, since training went on
         self.knn: float | None = None
         self.paused = 0.0  # seconds in which other callbacks held training up
         self._losses: list[torch.Tensor] = []
@@ -47,7 +53,7 @@ class Metrics(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Pretraining)
-        _keep_rows(self.path, trainer.global_step)
+        self.rows = _keep_rows(self.path, trainer.global_step)
         self._last = (pl_module.batches_seen, pl_module.elapsed, self.paused, self.loader.waited)
 
     def on_train_batch_end(
@@ -60,16 +66,14 @@ class Metrics(pl.Callback):
         # No row of its own where a run is stopped: the resumed run would have one more than an uninterrupted one.
         last = trainer.should_stop and not pl_module.stop_requested
         if stepped and (step % self.every == 0 or step == 1 or last):
-            self._write(trainer, pl_module, step)
+            self._write(trainer, pl_module, step, batch[0])
 
-    def _write(self, trainer: pl.Trainer, module: Pretraining, step: int) -> None:
-        assert module.output is not None
+    def _write(self, trainer: pl.Trainer, module: Pretraining, step: int, views: Sequence[torch.Tensor]) -> None:
+        assert module.output is not None and module.gradient_norm is not None
         loss = torch.stack(self._losses).mean().item()
         self._losses.clear()
-        if loss != loss or abs(loss) == float("inf"):
-            raise OwnlatentError(
-                f"the loss is {loss} at step {step}, training diverged: lower --optim.lr, {module.recipe.optim.lr:g}"
-            )
+        due = self.statistics.due(step, module.progress)
+        measured = self.statistics.measure(module, views, step) if due else {}
         batches, seconds, paused, waited = self._last
         self._last = (module.batches_seen, module.elapsed, self.paused, self.loader.waited)
         span = max(1e-9, self._last[1] - seconds - (self.paused - paused))
@@ -85,13 +89,18 @@ class Metrics(pl.Callback):
             "lr": round(trainer.optimizers[0].param_groups[0]["lr"], 8),
             "tau": _rounded(scheduled.pop("tau", None), 6),
             "std": round(relative_std(module.output.embeddings).item(), 4),
+            "gradient_norm": _significant(module.gradient_norm.item()),
+            "weight_norm": _significant(weight_norm(module.method).item()),
             "images_per_second": round((self._last[0] - batches) * (recipe.batch_size // recipe.accumulate) / span, 1),
             "waiting": round((self.loader.waited - waited) / span, 4),
             "knn": _rounded(self.knn, 4),
+            **{name: _significant(measured[name]) if name in measured else "" for name in NAMES},
             **{name: round(value, 6) for name, value in scheduled.items()},
             **{name: round(term.item(), 6) for name, term in module.output.terms.items()},
         }
         self.knn = None
+        self.rows.append({name: None if value == "" else float(value) for name, value in self.latest.items()})
+        self.measurements += due
         new = not self.path.exists()
         with self.path.open("a", newline="") as file:
             writer = csv.DictWriter(file, list(self.latest))
@@ -108,10 +117,20 @@ def _rounded(value: float | None, digits: int) -> float | str:
     return "" if value is None else round(value, digits)
 
 
-def _keep_rows(path: Path, step: int) -> None:
-    """Drop the rows after a step, which a resumed run will write again."""
+def _significant(value: float) -> float:
+    return float(f"{value:.5g}")
+
+
+def read_rows(path: Path) -> list[dict[str, float | None]]:
+    """The rows of a metrics.csv, empty cells as None."""
+    with path.open(newline="") as file:
+        return [{k: float(v) if v else None for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+def _keep_rows(path: Path, step: int) -> list[dict[str, float | None]]:
+    """Drop the rows after a step, which a resumed run will write again; returns the others."""
     if not path.exists():
-        return
+        return []
     with path.open(newline="") as file:
         reader = csv.DictReader(file)
         rows = [row for row in reader if row["step"] and int(row["step"]) <= step]
@@ -122,3 +141,4 @@ def _keep_rows(path: Path, step: int) -> None:
         writer.writeheader()
         writer.writerows(rows)
     os.replace(beside, path)
+    return read_rows(path)

@@ -1,0 +1,189 @@
+"""What the command line takes: the verbs and their options."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import Field, fields
+from typing import Any, NoReturn
+
+from ownlatent import __version__
+from ownlatent.augment.recipes import View
+from ownlatent.errors import OwnlatentError, option
+from ownlatent.proof.settings import Evaluation
+from ownlatent.report.catalogue import LISTS
+from ownlatent.train.recipe import Optim, Recipe
+
+_RECIPE = "one of the method's own (`ownlatent list recipes`) or a recipe.json; options given beside it win"
+_DATA = ("data_root", "download")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise OwnlatentError(f"{message}; see {self.prog} --help")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line; the recipe's fields become options by themselves."""
+    top = _Parser(
+        prog="ownlatent", description="Learn from images without labels, and prove that it helped.", allow_abbrev=False
+    )
+    top.add_argument("--version", action="version", version=f"ownlatent {__version__}")
+    verbs = top.add_subparsers(dest="verb", metavar="COMMAND", title="commands")
+
+    train = verbs.add_parser(
+        "pretrain",
+        help="learn an encoder from unlabelled images",
+        description="Learn an encoder from unlabelled images. What is not given is chosen by the images, their "
+        "number and the hardware, and printed.",
+        epilog="The method's and the backbone's own settings are named after them, as in --method.tau 0.99.",
+        allow_abbrev=False,
+    )
+    _add_run(train)
+    train.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    train.add_argument("--overwrite", action="store_true", help="replace the run in --out")
+
+    look = verbs.add_parser(
+        "preview",
+        help="draw the views that a run would train on",
+        description="Draw images of DATA, and under each the views that a run would train on.",
+        allow_abbrev=False,
+    )
+    look.add_argument("data", metavar="DATA", help=_field(Recipe, "data").metadata["help"])
+    look.add_argument("--out", metavar="FILE.png", default="views.png", help="the picture (default: views.png)")
+    look.add_argument("--count", metavar="VALUE", default=8, help="how many images (default: 8)")
+    look.add_argument("--recipe", metavar="NAME|FILE", help=_RECIPE)
+    look.add_argument("--overwrite", action="store_true", help="replace the picture in --out")
+    _add_fields(look, Recipe, "", only=("method", "views", "image_size", "seed", "accelerator", *_DATA))
+    _add_views(look)
+
+    judge = verbs.add_parser(
+        "evaluate",
+        help="tell whether pre-training helped, beside what one could have had without it",
+        description="Judge the encoder of RUN on labelled images, beside the same encoder untrained, raw pixels, the "
+        "same network trained with the labels from scratch, and any other encoder; with intervals, and in words.",
+        allow_abbrev=False,
+    )
+    judge.add_argument("run", metavar="RUN", help="a run folder")
+    for part, use in (("train", "to classify by"), ("test", "that are classified")):
+        judge.add_argument(
+            f"--{part}",
+            metavar="DATA",
+            action="append",
+            help=f"labelled images {use}; given again, the next pair; one of the two alone: k-NN, each by the others",
+        )
+    _add_fields(judge, Evaluation, "")
+
+    beside = verbs.add_parser(
+        "compare",
+        help="show evaluated runs side by side",
+        description="Show evaluated runs side by side. Only what was measured by the same protocol on the same images "
+        "is compared.",
+        allow_abbrev=False,
+    )
+    beside.add_argument("runs", metavar="RUN", nargs="+", help="two run folders or more; differences are to the first")
+    beside.add_argument("--out", metavar="FILE", help="also write the table to this .csv or .md file")
+    beside.add_argument("--overwrite", action="store_true", help="replace the file in --out")
+
+    shrink = verbs.add_parser(
+        "prepare",
+        help="write large photographs once as small ones",
+        description="Write the images of DATA into tar shards in the folder OUT, the longer side at most --max-side "
+        "pixels, and say how much faster an epoch becomes. OUT is then given to pretrain.",
+        allow_abbrev=False,
+    )
+    shrink.add_argument("data", metavar="DATA", help=_field(Recipe, "data").metadata["help"])
+    shrink.add_argument("out", metavar="OUT", help="a folder that does not exist yet")
+    shrink.add_argument("--max-side", metavar="VALUE", default=512, help="of the longer side, pixels (default: 512)")
+    shrink.add_argument("--labelled", action="store_true", help="keep the classes, as --val needs them")
+    _add_fields(shrink, Recipe, "", only=_DATA)
+
+    demo = verbs.add_parser(
+        "demo",
+        help="see it work: train on built-in photographs and compare, in 3 minutes",
+        description="Train on patches of photographs that ship with scikit-image, without labels, and compare with raw "
+        "pixels and with the same encoder untrained.",
+        allow_abbrev=False,
+    )
+    demo.add_argument("--out", metavar="FOLDER", help="the run folder (default: runs/demo, or runs/demo-2 and so on)")
+    demo.add_argument("--overwrite", action="store_true", help="replace the run in --out")
+    _add_fields(demo, Recipe, "", only=("method", "minutes", "seed", "views"))
+    _add_views(demo)
+
+    look_before = verbs.add_parser(
+        "check",
+        help="try DATA, network and method for some seconds, before a long run",
+        description="Open DATA, train for some seconds and tell what a run would need and meet: time, memory, disk, "
+        "files that cannot be read, doubled images, settings that are known to fail. Nothing is written.",
+        epilog="It takes every option of pretrain.",
+        allow_abbrev=False,
+    )
+    _add_run(look_before)
+
+    again = verbs.add_parser(
+        "replay",
+        help="repeat the step at which a run stopped because something was not finite",
+        description="Repeat the step that RUN kept when its loss or gradient was not finite; tell where that begins.",
+        allow_abbrev=False,
+    )
+    again.add_argument("run", metavar="RUN", help="a run folder")
+
+    verbs.add_parser(
+        "doctor",
+        help="tell what this installation can do, and what is missing",
+        description="Try every part of this installation, and tell what works, what is missing and how to get it.",
+        allow_abbrev=False,
+    )
+
+    listing = verbs.add_parser(
+        "list",
+        help="show the methods, their recipes or the tables of views",
+        description="Show the methods and when to pick which, their recipes, or the tables of views.",
+        allow_abbrev=False,
+    )
+    listing.add_argument("what", metavar="WHAT", choices=LISTS, help=", ".join(LISTS))
+    return top
+
+
+def _add_run(verb: argparse.ArgumentParser) -> None:
+    """Everything that decides what a run does, and where it goes."""
+    verb.add_argument("data", nargs="?", metavar="DATA", help=_field(Recipe, "data").metadata["help"])
+    verb.add_argument("--out", metavar="FOLDER", help="the run folder (default: runs/NAME-METHOD)")
+    verb.add_argument("--recipe", metavar="NAME|FILE", help=_RECIPE)
+    _add_fields(verb.add_argument_group("recipe"), Recipe, "")
+    _add_fields(verb.add_argument_group("optimiser"), Optim, "optim.")
+    _add_views(verb)
+
+
+def _add_views(verb: argparse.ArgumentParser) -> None:
+    group = verb.add_argument_group("views", "for all views, or for one, as in --views.1.blur 0.5 (numbered from 0)")
+    for field in fields(View):
+        group.add_argument(
+            option("views." + field.name), default=argparse.SUPPRESS, metavar="VALUE", dest="views." + field.name
+        )
+
+
+def _add_fields(group: Any, kind: type, prefix: str, only: Sequence[str] | None = None) -> None:
+    for field in fields(kind):
+        if "help" not in field.metadata or field.name == "data" or (only and field.name not in only):
+            continue
+        name = prefix + field.name
+        if field.type is bool:
+            flag = {"action": "store_const", "const": "true", "default": argparse.SUPPRESS}
+            group.add_argument(option(name), dest=name, help=_plain(field.metadata["help"]), **flag)
+            continue
+        default = "" if field.default is None else f" (default: {field.default})"
+        group.add_argument(
+            option(name),
+            default=argparse.SUPPRESS,
+            metavar="VALUE",
+            dest=name,
+            help=_plain(field.metadata["help"] + default),
+        )
+
+
+def _plain(text: str) -> str:
+    """Text whose per cent signs argparse does not take for its own."""
+    return text.replace("%", "%%")
+
+
+def _field(kind: type, name: str) -> Field:
+    return next(field for field in fields(kind) if field.name == name)
