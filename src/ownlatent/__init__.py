@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ownlatent.api import compare, demo, evaluate, load_encoder, prepare, pretrain, preview
+    from ownlatent.api import check, compare, demo, doctor, evaluate, load_encoder, prepare, pretrain, preview, replay
     from ownlatent.errors import OwnlatentError
     from ownlatent.run import Run
 
@@ -17,24 +17,30 @@ __all__ = [
     "OwnlatentError",
     "Run",
     "__version__",
+    "check",
     "compare",
     "demo",
+    "doctor",
     "evaluate",
     "load_encoder",
     "prepare",
     "pretrain",
     "preview",
+    "replay",
 ]
 __version__ = "0.1.0"
 
 _HOMES = {
+    "check": "ownlatent.api",
     "compare": "ownlatent.api",
     "demo": "ownlatent.api",
+    "doctor": "ownlatent.api",
     "evaluate": "ownlatent.api",
     "load_encoder": "ownlatent.api",
     "prepare": "ownlatent.api",
     "pretrain": "ownlatent.api",
     "preview": "ownlatent.api",
+    "replay": "ownlatent.api",
     "Run": "ownlatent.run",
     "OwnlatentError": "ownlatent.errors",
 }

@@ -4,7 +4,6 @@ from math import log, sqrt
 
 import pytest
 import torch
-from torch import nn
 
 from ownlatent.diagnostics.geometry import alignment, mean_correlation, relative_distance, uniformity
 
@@ -43,11 +42,12 @@ def test_mean_correlation_of_chance():
     assert mean_correlation(gaussian(1000, 64)).item() == pytest.approx(sqrt(2 / torch.pi / 1000), rel=0.05)
 
 
-def test_distance_of_two_networks():
-    one, other = nn.Linear(3, 2), nn.Linear(3, 2)
-    other.load_state_dict({name: 1.5 * value for name, value in one.state_dict().items()})
+def test_distance_of_two_lists_of_weights():
+    one = [gaussian(3, 2), gaussian(1, 5, seed=1)]
     assert relative_distance(one, one).item() == 0
-    assert relative_distance(one, other).item() == pytest.approx(0.5, rel=1e-5)
+    assert relative_distance(one, [1.5 * weight for weight in one]).item() == pytest.approx(0.5, rel=1e-5)
+    three, four = [torch.full((1,), 3.0), torch.zeros(1)], [torch.full((1,), 3.0), torch.full((1,), 4.0)]
+    assert relative_distance(three, four).item() == pytest.approx(4 / 3, rel=1e-6)
 
 
 def test_uniformity_is_a_mean_over_pairs():

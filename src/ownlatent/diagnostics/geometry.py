@@ -1,8 +1,10 @@
 """How the embeddings lie on the sphere, and how their dimensions depend on each other."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 
 @torch.no_grad()
@@ -39,11 +41,10 @@ def mean_correlation(embeddings: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def relative_distance(network: nn.Module, other: nn.Module) -> Tensor:
-    """|a - b| / |a| of all parameters of two networks of one shape: 0 when they are equal."""
-    mine, theirs = ([p.detach() for p in one.parameters()] for one in (network, other))
-    apart = torch.stack(torch._foreach_norm(torch._foreach_sub(mine, theirs))).norm()
-    return apart / torch.stack(torch._foreach_norm(mine)).norm().clamp(min=1e-12)
+def relative_distance(weights: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
+    """|a - b| / |a| of two lists of tensors of the same shapes, each list taken as one vector: 0 when they are equal."""
+    apart = torch.stack(torch._foreach_norm(torch._foreach_sub(list(weights), list(others)))).norm()
+    return apart / torch.stack(torch._foreach_norm(list(weights))).norm().clamp(min=1e-12)
 
 
 def _unit(embeddings: Tensor) -> Tensor:

@@ -17,6 +17,8 @@ _AGREEING = 3  # measurements one after the other that must show the same, so th
 EQUAL_VIEWS = 0.02  # mean difference of two views, in units of the images' std, below which they are one
 _FEW = 2.5  # effective rank of projections below which they lie on about a line
 HIGH_RATE = 8.0  # times the usual learning rate from which it is named as a cause
+_LARGE_CHANGE = 0.016  # relative change of the weights in a step; at usual rates it is 0.001 to 0.007
+_LOW_RANK = 0.12  # share of the dimensions below which large changes are taken to have ruined the features
 _EXPLODED = 100.0  # times its first values from which a gradient is called exploding
 STARVED_FROM = 0.3  # share of the time spent waiting for data
 
@@ -95,6 +97,9 @@ def _symptom(row: Row, first: Row, setting: Setting) -> tuple[str, str] | None:
             DIVERGING,
             f"the gradient's norm has risen from {first['gradient_norm']:.3g} to {row['gradient_norm']:.3g}",
         )
+    if known.get("weight_change", 0.0) > _LARGE_CHANGE and known["rank_share"] < _LOW_RANK:
+        reason = f"each step changes the weights by {known['weight_change']:.1%}, and the features have sunk to an effective "
+        return DIVERGING, f"{reason}rank of {known['rank']:.0f} ({known['rank_share']:.0%}); {_loss(row, first)}"
     if known.get("views_apart", 1.0) < EQUAL_VIEWS:
         return (
             STALLED,

@@ -50,6 +50,7 @@ class DINO(Method):
     """
 
     max_views = None
+    least_std = 0.1  # nothing normalises in its projector, so that its outputs begin close together
 
     def __init__(
         self,

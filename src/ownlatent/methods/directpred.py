@@ -41,6 +41,8 @@ class DirectPred(Method):
     the projector.
     """
 
+    least_std = 0.45  # the projector ends in a plain layer
+
     def __init__(
         self,
         backbone: Backbone,

@@ -45,6 +45,8 @@ class MoCoV2(Method):
     among each other. The keys' order is drawn from torch's global generator.
     """
 
+    least_std = 0.2  # nothing normalises in its projector, so that its outputs begin close together
+
     def __init__(
         self,
         backbone: Backbone,

@@ -27,6 +27,7 @@ NAMES = (
     "alignment",
     "predictor_alignment",
     "target_distance",
+    "weight_change",
     "views_apart",
 )
 _WINDOW = 1024  # images of the sliding sample
@@ -98,7 +99,16 @@ class Statistics(pl.Callback):
 
     def __init__(self, method: Method, batch_size: int):
         self.recent = Recent(method, batch_size)
+        self._before: list[Tensor] = []  # weights before a step after which a measurement is due
         self._last, self._next = 0, 0.0  # the step of the last measurement, the progress before which none is due
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        assert isinstance(pl_module, Pretraining)
+        step = trainer.global_step + 1
+        if self.due(step, pl_module.budget.progress(step, pl_module.elapsed)):
+            self._before = [p.detach().clone() for p in _trained(pl_module.method)]
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -122,7 +132,7 @@ class Statistics(pl.Callback):
         features_std, rank, correlation: relative_std, effective_rank and mean_correlation of the features; rank_share:
         the rank as a share of their number. projection_rank, alignment, uniformity: of the projections.
         predictor_alignment: eigen_alignment. target_distance: relative_distance of the target network to the online
-        one. views_apart: mean absolute difference of the pixels of two views, in units of the images' std.
+        one. weight_change: that of all trained weights to what they were before the last step. views_apart: mean absolute difference of the pixels of two views, in units of the images' std.
         """
         self._last = step
         self._next = (int(module.progress * _TIMES + 1e-9) + 1) / _TIMES
@@ -147,8 +157,17 @@ class Statistics(pl.Callback):
         target = getattr(method, "target", None)
         if isinstance(target, EMA):
             online = [method.backbone, *(getattr(method, part) for part in _AVERAGED if hasattr(method, part))]
-            found["target_distance"] = relative_distance(nn.ModuleList(online), target)
+            found["target_distance"] = relative_distance(
+                list(nn.ModuleList(online).parameters()), list(target.parameters())
+            )
+        if self._before:
+            found["weight_change"] = relative_distance(self._before, _trained(method))
+            self._before = []
         if len(views) > 1 and views[0].shape == views[1].shape:
             found["views_apart"] = (views[0] - views[1]).abs().mean()
         values = torch.stack([value.double() for value in found.values()]).tolist()
         return dict(zip(found, values, strict=True))
+
+
+def _trained(method: Method) -> list[Tensor]:
+    return [p.detach() for p in method.parameters() if p.requires_grad]
