@@ -110,7 +110,7 @@ def network(job: Job, batch: Views) -> Iterator[Finding]:
     method = deepcopy(job.method).to(job.device)
     arguments = (batch, torch.zeros(len(batch[0]), dtype=torch.long)) if method.uses_labels else (batch,)
     for name, shape in shapes(method, arguments):
-        yield Finding("shape", GOOD, f"{name:<24} {shape}")
+        yield Finding("shape", GOOD, f"{name:<30} {shape}")
     trained = sum(p.numel() for p in method.parameters() if p.requires_grad)
     yield Finding(
         "network", GOOD, f"{trained / 1e6:.2f} M parameters are trained, {method.backbone.num_features} features"

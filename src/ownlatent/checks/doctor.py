@@ -60,10 +60,7 @@ def _devices() -> str:
 
 
 def _engine() -> str:
-    import lightning
-    import timm
-
-    return f"lightning {lightning.__version__}, timm {timm.__version__}"
+    return ", ".join(f"{name} {importlib.import_module(name).__version__}" for name in ("lightning", "timm"))
 
 
 def _views() -> str:

@@ -20,7 +20,8 @@ def shapes(method: Method, arguments: tuple[Any, ...]) -> list[tuple[str, str]]:
     def note(name: str) -> None:
         def hook(part: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             if isinstance(output, Tensor) and inputs and isinstance(inputs[0], Tensor):
-                found.setdefault(name, f"{_shape(inputs[0])} to {_shape(output)}")
+                kind = "" if "." not in name else type(part).__name__
+                found.setdefault(f"{name} {kind}".strip(), f"{_shape(inputs[0])} to {_shape(output)}")
 
         handles.append(named[name].register_forward_hook(hook))
 

@@ -42,7 +42,7 @@ def mean_correlation(embeddings: Tensor) -> Tensor:
 
 @torch.no_grad()
 def relative_distance(weights: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
-    """|a - b| / |a| of two lists of tensors of the same shapes, each list taken as one vector: 0 when they are equal."""
+    """|a - b| / |a| of two lists of tensors of the same shapes, each taken as one vector: 0 when they are equal."""
     apart = torch.stack(torch._foreach_norm(torch._foreach_sub(list(weights), list(others)))).norm()
     return apart / torch.stack(torch._foreach_norm(list(weights))).norm().clamp(min=1e-12)
 

@@ -98,8 +98,8 @@ def _symptom(row: Row, first: Row, setting: Setting) -> tuple[str, str] | None:
             f"the gradient's norm has risen from {first['gradient_norm']:.3g} to {row['gradient_norm']:.3g}",
         )
     if known.get("weight_change", 0.0) > _LARGE_CHANGE and known["rank_share"] < _LOW_RANK:
-        reason = f"each step changes the weights by {known['weight_change']:.1%}, and the features have sunk to an effective "
-        return DIVERGING, f"{reason}rank of {known['rank']:.0f} ({known['rank_share']:.0%}); {_loss(row, first)}"
+        reason = f"each step changes the weights by {known['weight_change']:.1%}, and the features have sunk to an "
+        return DIVERGING, f"{reason}effective rank of {known['rank']:.0f} ({known['rank_share']:.0%})"
     if known.get("views_apart", 1.0) < EQUAL_VIEWS:
         return (
             STALLED,

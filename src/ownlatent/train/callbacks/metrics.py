@@ -36,8 +36,8 @@ class Metrics(pl.Callback):
 
     The columns are COLUMNS, then the method's other schedules and the terms of its loss, of one batch as std is.
     loss is the mean since the last row, std the relative_std of the projections of one batch, gradient_norm that of
-    the last step, weight_norm that of all trained parameters, waiting the share of time in which training had no data. Those of Statistics are there whenever they
-    are due. All of it stays on the device between rows.
+    the last step, weight_norm that of all trained parameters, waiting the share of time in which training had no data.
+    Those of Statistics are there whenever they are due. All of it stays on the device between rows.
     """
 
     def __init__(self, folder: Path, loader: Any, statistics: Statistics, steps_per_epoch: float, every: int):

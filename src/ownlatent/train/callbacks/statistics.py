@@ -132,7 +132,8 @@ class Statistics(pl.Callback):
         features_std, rank, correlation: relative_std, effective_rank and mean_correlation of the features; rank_share:
         the rank as a share of their number. projection_rank, alignment, uniformity: of the projections.
         predictor_alignment: eigen_alignment. target_distance: relative_distance of the target network to the online
-        one. weight_change: that of all trained weights to what they were before the last step. views_apart: mean absolute difference of the pixels of two views, in units of the images' std.
+        one. weight_change: that of all trained weights to what they were before the last step. views_apart: mean
+        absolute difference of the pixels of two views, in units of the images' std.
         """
         self._last = step
         self._next = (int(module.progress * _TIMES + 1e-9) + 1) / _TIMES
