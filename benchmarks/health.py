@@ -8,24 +8,35 @@ and small changes of batch, width and rate. Two runs go at a time, each on one t
 not run again.
 """
 
+import functools
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import results
+import torch
 
+from ownlatent import pretrain
+from ownlatent.diagnostics.verdict import HEALTHY, TOO_EARLY, Verdict, judge
 from ownlatent.methods import names, usual
 from ownlatent.run import Run
+from ownlatent.train import module
+from ownlatent.train.callbacks import metrics
+from ownlatent.train.callbacks.health import Health
+from ownlatent.train.callbacks.statistics import Statistics
+from ownlatent.train.fit import setting_of
 
 PHOTOS, CIFAR10 = "photos:train", str(results.DATA / "cifar10" / "train.parquet")
 FIFTH = 0.2
 SEEDS = (0, 1, 2)
+SHOWN = ("loss", "std", "rank", "rank_share", "projection_rank", "uniformity", "weight_change")
 IDENTICAL = {  # a view that is the image, twice
     **{"views.crop-scale": "1,1", "views.crop-ratio": "1,1"},
     **{f"views.{name}": 0 for name in ("flip", "jitter", "grayscale", "blur", "solarize")},
@@ -107,36 +118,124 @@ def healthy() -> list[Case]:
     return found
 
 
-def run(case: Case, place: Path, stop_at: float | None) -> None:
-    """Run it by the command line; stop it at a share of its length, as Ctrl-C would."""
+def run(case: Case, place: Path, stop_at: float | None) -> Run:
+    """Run it by the command line, unless it is there already; stop it at a share of its length, as Ctrl-C would."""
     folder = place / f"{case.method} {case.name}".replace(" ", "-")
     if (folder / "results.json").exists():
-        return
+        return Run(folder)
     options = {"method": case.method, "seed": case.seed, "epochs": case.epochs, **case.options}
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     command = [sys.executable, "-m", "ownlatent", "pretrain", case.data, "--out", str(folder), "--overwrite", *words]
-    began = time.monotonic()
+    place.mkdir(parents=True, exist_ok=True)
     with (place / f"{folder.name}.txt").open("w") as output:
-        process = subprocess.Popen(
-            command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=output, stderr=subprocess.STDOUT
-        )
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
         stopped = False
         while process.poll() is None:
-            time.sleep(1)
+            time.sleep(0.5)
             if stop_at is not None and not stopped and (folder / "metrics.csv").exists():
                 rows = Run(folder).metrics
                 if rows and (rows[-1]["progress"] or 0) >= stop_at:
                     process.send_signal(signal.SIGINT)
                     stopped = True
-    print(f"{case.method}: {case.name}: {process.returncode}, {time.monotonic() - began:.0f} s", flush=True)
+    return Run(folder)
+
+
+def said_of(case: Case, run: Run) -> dict[str, Any]:
+    """What was said of it, at every measurement, and whether that is right."""
+    rows, setting = run.metrics, setting_of(run.recipe)
+    verdicts = [judge(rows[: number + 1], setting) for number, row in enumerate(rows) if row["rank"] is not None]
+    health = run.results["health"]
+    if health["stopped"]:  # by a loss that is not finite there is no row
+        verdicts.append(Verdict(**{name: health[name] for name in Verdict.__dataclass_fields__}))
+    bad = [verdict for verdict in verdicts if verdict.word not in (HEALTHY, TOO_EARLY)]
+    steps = (run.recipe.epochs or 0) * run.results["training"]["images"] / (rows[-1]["epoch"] or 1) if rows else 0
+    found = next((verdict for verdict in bad if verdict.word in case.words), None)
+    row: dict[str, Any] = {"method": case.method, "run": case.name, "options": case.options, "seed": case.seed}
+    row |= {"words": list(dict.fromkeys(verdict.word for verdict in bad)), "expected": list(case.words)}
+    if case.cause is None:
+        last = next(r for r in reversed(rows) if r["rank"] is not None)
+        return row | {"accused": bool(bad), **{name: last[name] for name in SHOWN}}
+    at = None if found is None else round(found.step * (run.recipe.batch_size or 0) / max(1, steps), 3)
+    caught = at is not None and at <= FIFTH
+    row |= {"caught": caught, "at": at, "cause": found.cause if found else "", "expected_cause": case.cause}
+    return row | {"cause_right": caught and row["cause"] == case.cause, "reason": found.reason if found else ""}
+
+
+def share_of_step(epochs: float) -> float:
+    """The share of the training time that statistics and verdicts take, each call timed, on one thread."""
+    spent = 0.0
+
+    def timed(owner: Any, name: str) -> None:
+        plain = getattr(owner, name)
+
+        @functools.wraps(plain)
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            nonlocal spent
+            began = time.perf_counter()
+            try:
+                return plain(*arguments, **keywords)
+            finally:
+                spent += time.perf_counter() - began
+
+        setattr(owner, name, call)
+
+    torch.set_num_threads(1)
+    for owner, name in (
+        *((Statistics, name) for name in ("on_before_optimizer_step", "on_train_batch_end", "measure")),
+        *(
+            (Health, "on_train_batch_end"),
+            (module, "gradient_norm"),
+            (metrics, "weight_norm"),
+            (module.Window, "__init__"),
+        ),
+    ):
+        timed(owner, name)
+    with tempfile.TemporaryDirectory() as scratch:
+        seconds = pretrain(PHOTOS, out=Path(scratch) / "run", epochs=epochs).results["training"]["seconds"]
+    return spent / seconds
+
+
+def check_seconds() -> float:
+    """Of `ownlatent check` on 50,000 images, from the command to its end."""
+    data = CIFAR10 if Path(CIFAR10).exists() else PHOTOS
+    began = time.perf_counter()
+    results.ownlatent("check", data)
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = results.arguments(__doc__)
+    parser.add_argument("--runs", type=Path, help="folder for the runs; those that lie there are not run again")
+    options = parser.parse_args()
+    tried, fine = collapses(), healthy()
+    if not Path(CIFAR10).exists():
+        print("no CIFAR-10 here: the photographs alone")
+        fine = [case for case in fine if case.data == PHOTOS]
+    if options.quick:
+        tried, fine = tried[2:3], [replace(fine[1], epochs=0.5)]
+    figures = {"diagnostics_share_of_step": share_of_step(1 if options.quick else 6), "check_seconds": check_seconds()}
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(2) as pool:
+        place = options.runs or Path(scratch)
+
+        def one(case: Case) -> dict[str, Any]:
+            row = said_of(case, run(case, place, None if case.cause is None else FIFTH))
+            print(f"{case.method}: {case.name}: {', '.join(row['words']) or HEALTHY}", flush=True)
+            return row
+
+        rows = list(pool.map(one, [*tried, *fine]))
+    bad, good = rows[: len(tried)], rows[len(tried) :]
+    figures |= {
+        "collapses_tried": len(bad),
+        "collapses_caught": sum(row["caught"] for row in bad),
+        "causes_right": sum(row["cause_right"] for row in bad),
+        "healthy_tried": len(good),
+        "healthy_accused": sum(row["accused"] for row in good),
+    }
+    for row in [row for row in bad if not row["cause_right"]] + [row for row in good if row["accused"]]:
+        print("wrong:", row)
+    results.write(options.out, "health", rows, figures)
 
 
 if __name__ == "__main__":
-    place = Path(sys.argv[1])
-    place.mkdir(parents=True, exist_ok=True)
-    kind = sys.argv[2]
-    with ThreadPoolExecutor(2) as pool:
-        if kind == "bad":
-            list(pool.map(lambda case: run(case, place, FIFTH), collapses()))
-        else:
-            list(pool.map(lambda case: run(case, place, None), healthy()))
+    main()

@@ -23,6 +23,10 @@ FIGURES = {
         *("cifar10_knn", "cifar10_knn_random", "cifar10_knn_pixels", "cifar10_minutes"),
         *("help_seconds", "import_seconds"),
     },
+    "health": {
+        *("collapses_tried", "collapses_caught", "causes_right", "healthy_tried", "healthy_accused"),
+        *("diagnostics_share_of_step", "check_seconds"),
+    },
     "methods": {"methods", "worst_photos_gain_points"},
     "proof": {"low_shot_1pct_gain_over_supervised", "finetune_1pct_gain_over_supervised"},
     "sources": {

@@ -58,6 +58,9 @@ def test_one_or_two_bad_moments_accuse_nobody_and_a_run_can_recover():
 
 CASES: list[tuple[str, dict[str, float], str, str]] = [
     ("byol", {"std": 0.05}, "collapsed", "std of the projections is 0.05, below 0.5"),
+    ("simsiam", {"uniformity": -0.4}, "collapsed", "uniformity of the projections is -0.40, above -0.8"),
+    ("simsiam", {"uniformity": -1.4}, "healthy", ""),
+    ("byol", {"uniformity": -0.4}, "healthy", ""),
     ("dino", {"std": 0.3, "entropy": 0.2, "single_entropy": 0.1, "kl": 0.1}, "collapsed", "few prototypes"),
     ("dino", {"entropy": 6.93, "single_entropy": 6.93, "kl": 0.001}, "collapsed", "all prototypes alike"),
     ("dino", {"entropy": 6.5, "single_entropy": 5.5, "kl": 0.3}, "healthy", ""),

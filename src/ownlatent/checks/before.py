@@ -25,7 +25,7 @@ from ownlatent.machine import memory
 from ownlatent.methods._card import card
 from ownlatent.train.budget import Budget
 from ownlatent.train.callbacks.metrics import read_rows
-from ownlatent.train.fit import fit, setting_of
+from ownlatent.train.fit import against_waiting, fit, setting_of
 from ownlatent.train.images import first_batch
 from ownlatent.train.prepare import Job
 from ownlatent.types import Views
@@ -40,7 +40,7 @@ _ROOM = 0.8  # of the memory that a run may take
 
 def settings(job: Job) -> Iterator[Finding]:
     """What can be told from the recipe alone: settings that are known to fail, the batch, the learning rate."""
-    recipe, setting = job.recipe, setting_of(job)
+    recipe, setting = job.recipe, setting_of(job.recipe)
     assert recipe.batch_size is not None
     for suspect in methods.get(recipe.method).suspects(recipe.method_settings):
         yield Finding("settings", LACKING, f"{suspect.why}: {suspect.remedy}")
@@ -150,7 +150,7 @@ def speed(job: Job) -> Iterator[Finding]:
     yield Finding("speed", GOOD, f"{rate:.0f} images/s: {epochs:.3g} epochs take {_duration(length)}")
     text = f"{waiting:.0%} of the time goes into waiting for data"
     if waiting > STARVED_FROM:
-        yield Finding("waiting", LACKING, f"{text}: {setting_of(job).against_waiting}")
+        yield Finding("waiting", LACKING, f"{text}: {against_waiting(job)}")
     else:
         yield Finding("waiting", GOOD, text)
 

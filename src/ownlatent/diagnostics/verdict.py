@@ -110,6 +110,11 @@ def _symptom(row: Row, first: Row, setting: Setting) -> tuple[str, str] | None:
             COLLAPSED,
             f"the std of the projections is {known['std']:.2f}, below {method.least_std:g}; {_loss(row, first)}",
         )
+    if known.get("uniformity", -4.0) > method.most_uniformity:
+        reason = (
+            f"the uniformity of the projections is {known['uniformity']:.2f}, above {method.most_uniformity:g}, where 0"
+        )
+        return COLLAPSED, f"{reason} is one point; {_loss(row, first)}"
     if own := method.symptom(dict(setting.settings), known, setting.batch_size):
         return own
     if known.get("projection_rank", _FEW) < _FEW:

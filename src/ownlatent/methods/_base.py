@@ -62,6 +62,8 @@ class Method(nn.Module):
     least_std: float = 0.5
     """relative_std of the projections below which they have drawn together. A healthy run keeps 1 in the papers of
     SimSiam and VICReg; the least of our own at defaults, on photographs and CIFAR-10, are in benchmarks/results."""
+    most_uniformity: float = 0.0
+    """uniformity of the projections above which they have drawn together, for a method whose std hides it."""
     name: ClassVar[str] = "a method"
     """The name of the method's file."""
 

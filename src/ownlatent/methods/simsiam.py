@@ -38,6 +38,8 @@ class SimSiam(Method):
     norm: what normalises in the heads, "batch", "group", "layer" or "none".
     """
 
+    most_uniformity = -0.8  # the BatchNorm that ends the projector keeps the std up while most images draw together
+
     def __init__(
         self,
         backbone: Backbone,

@@ -27,6 +27,7 @@ from ownlatent.train.callbacks.progress import ProgressBar
 from ownlatent.train.callbacks.statistics import Statistics
 from ownlatent.train.module import NotFinite, Pretraining
 from ownlatent.train.prepare import Job
+from ownlatent.train.recipe import Recipe
 from ownlatent.train.resolve import usual_lr
 
 log = logging.getLogger("ownlatent")
@@ -75,12 +76,13 @@ def fit(job: Job, folder: Path, resume: bool = False) -> Outcome:
         module.load_state_dict(stored["state_dict"])  # trained to the end, and stopped while it was judged
         step = stored["global_step"]
         summary = _summary(step, seen * batches.batch_size, stored["ownlatent"]["elapsed"])
-        verdict = judge(read_rows(folder / "metrics.csv"), setting_of(job))
+        verdict = judge(read_rows(folder / "metrics.csv"), setting_of(recipe))
         said = stored["callbacks"]["Health"]["said"]
         return Outcome(True, summary, {**verdict.as_dict(), "stopped": False, "said": said}, step)
     statistics = Statistics(job.method, batches.batch_size)
     metrics = Metrics(folder, loader, statistics, job.steps_per_epoch, every=_every(job))
-    health = Health(folder, metrics, setting_of(job), batches, stop=recipe.on_unhealthy == "stop")
+    setting = setting_of(recipe, against_waiting(job))
+    health = Health(folder, metrics, setting, batches, stop=recipe.on_unhealthy == "stop")
     checkpoints = Checkpoint(folder, recipe.checkpoint_seconds)
     callbacks: list[pl.Callback] = [statistics, metrics, health, checkpoints, ProgressBar(metrics), Interruption()]
     if job.val is not None:
@@ -126,21 +128,20 @@ def fit(job: Job, folder: Path, resume: bool = False) -> Outcome:
     )
 
 
-def setting_of(job: Job) -> Setting:
-    """What a verdict has to know of the run."""
-    recipe = job.recipe
+def setting_of(recipe: Recipe, against_waiting: str = "") -> Setting:
+    """What a verdict has to know of a run with this resolved recipe."""
     assert recipe.batch_size and recipe.optim.base_lr and recipe.image_size
     return Setting(
         method=recipe.method,
         settings=recipe.method_settings,
         batch_size=recipe.batch_size // recipe.accumulate,
         base_lr=recipe.optim.base_lr,
-        usual_lr=usual_lr(recipe, recipe.image_size, job.device.type),
-        against_waiting=_against_waiting(job),
+        usual_lr=usual_lr(recipe, recipe.image_size, recipe.accelerator),
+        against_waiting=against_waiting,
     )
 
 
-def _against_waiting(job: Job) -> str:
+def against_waiting(job: Job) -> str:
     """What to change in a run that waits for its data."""
     assert job.recipe.workers is not None
     ways = []
