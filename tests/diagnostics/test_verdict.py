@@ -72,6 +72,8 @@ CASES: list[tuple[str, dict[str, float], str, str]] = [
     ("vicreg", {"variance": 0.98}, "collapsed", "no feature varies"),
     ("vicreg", {"variance": 0.4}, "healthy", ""),
     ("barlow_twins", {"invariance": 500.0}, "stalled", "500 of 512"),
+    ("barlow_twins", {"alignment": 1.1}, "stalled", "1.10 apart"),
+    ("barlow_twins", {"alignment": 0.7}, "healthy", ""),
     ("byol", {"projection_rank": 1.7}, "dimensionally collapsed", "along 1.7 directions"),
     ("byol", {"gradient_norm": 900.0}, "diverging", "from 7 to 900"),
     ("byol", {"weight_change": 0.03, "rank_share": 0.06, "rank": 15.0}, "diverging", "by 3.0%"),

@@ -15,7 +15,7 @@ STOPPING = (COLLAPSED, DIVERGING)
 
 _AGREEING = 3  # measurements one after the other that must show the same, so that a bad moment accuses nobody
 EQUAL_VIEWS = 0.02  # mean difference of two views, in units of the images' std, below which they are one
-_FEW = 2.5  # effective rank of projections below which they lie on about a line
+_FEW = 2.0  # effective rank of projections below which they lie on about a line
 HIGH_RATE = 8.0  # times the usual learning rate from which it is named as a cause
 _LARGE_CHANGE = 0.016  # relative change of the weights in a step; at usual rates it is 0.001 to 0.007
 _LOW_RANK = 0.12  # share of the dimensions below which large changes are taken to have ruined the features

@@ -78,6 +78,9 @@ class BarlowTwins(Method):
         if row["invariance"] > 0.9 * settings["projection"]:
             of = f"the loss has {row['invariance']:.0f} of {settings['projection']} from features that do not agree"
             return "stalled", of
+        if row.get("alignment", 0.0) > 1.5 * row["std"] ** 2:  # two views of one image are 2 std^2 apart by chance
+            of = f"two views of an image ({row['alignment']:.2f} apart) agree hardly better than two images"
+            return "stalled", f"{of} ({2 * row['std'] ** 2:.2f})"
         return None
 
 

@@ -50,7 +50,7 @@ class DINO(Method):
     """
 
     max_views = None
-    least_std = 0.1  # nothing normalises in its projector, so that its outputs begin close together
+    least_std = 0.03  # nothing normalises in its projector, so that its outputs begin close together
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class DINO(Method):
         )
         if of_mean < 0.1 * all_used:
             return "collapsed", f"few prototypes take all images {numbers}"
-        if single > 0.98 * all_used and kl < 0.05:
+        if single > 0.98 * all_used and kl < 0.005:
             return "collapsed", f"every image is assigned to all prototypes alike {numbers}"
         return None
 

@@ -42,6 +42,8 @@ class VICReg(Method):
     norm: what normalises in the expander, "batch", "group", "layer" or "none".
     """
 
+    least_std = 0.35  # the embeddings are compared as they are, and need not spread over the sphere
+
     def __init__(
         self,
         backbone: Backbone,
