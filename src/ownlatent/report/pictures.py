@@ -8,6 +8,12 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+# Columns of metrics.csv that would crowd the picture; TensorBoard has them all.
+_NOT_DRAWN = {
+    *("step", "epoch", "progress", "seconds", "waiting", "weight_norm", "features_std", "rank_share", "correlation"),
+    *("projection_rank", "uniformity", "alignment", "predictor_alignment", "target_distance", "weight_change"),
+    "views_apart",
+}
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 _BLUE, _ORANGE, _GREEN, _PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 
@@ -47,12 +53,14 @@ def draw_curves(folder: Path) -> bool:
     panels: list[tuple[str, str, str]] = [
         ("loss", "loss", _BLUE),
         ("std", "std of projections x sqrt(d)", _ORANGE),
+        ("rank", "effective rank of the features", _PURPLE),
+        ("gradient_norm", "gradient norm", _BLUE),
         ("lr", "learning rate", _GREEN),
         ("tau", "tau", _PURPLE),
         ("images_per_second", "images / s", _BLUE),
         ("knn", "k-NN accuracy on --val", _ORANGE),
     ]
-    shown = {"step", "epoch", "progress", "seconds", "waiting", *(key for key, _, _ in panels)}
+    shown = {*_NOT_DRAWN, *(key for key, _, _ in panels)}
     panels += [(key, key.replace("_", " "), _GREEN) for key in rows[0] if key not in shown]  # the method's own
     drawn = [(key, title, colour, *_series(rows, key)) for key, title, colour in panels]
     drawn = [panel for panel in drawn if len(panel[3])]
@@ -66,7 +74,7 @@ def draw_curves(folder: Path) -> bool:
         axis.set_xlabel("step", fontsize=8)
         axis.tick_params(labelsize=7)
         axis.grid(alpha=0.25)
-        if key in ("std", "knn", "images_per_second"):
+        if key in ("std", "rank", "knn", "images_per_second"):
             axis.set_ylim(0, max(values) * 1.1 or 1)
     for axis in axes[len(drawn) :]:
         axis.set_visible(False)

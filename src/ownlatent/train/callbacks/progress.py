@@ -25,6 +25,7 @@ class ProgressBar(pl.Callback):
         self._bar: Progress | None = None
         self._next_line = 0.0
         self._shown = 0.0
+        self._rank = ""  # as last measured
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.console.is_terminal:
@@ -45,13 +46,15 @@ class ProgressBar(pl.Callback):
         progress, row = pl_module.progress, self.metrics.latest
         if not row:
             return
+        if row["rank"] != "":
+            self._rank = f"  rank {row['rank']:.0f}"
         if self._bar is not None:
             if monotonic() - self._shown > 0.2:
                 self._shown = monotonic()
-                self._bar.update(self._bar.task_ids[0], completed=progress, text=_text(row, pl_module))
+                self._bar.update(self._bar.task_ids[0], completed=progress, text=_text(row, self._rank, pl_module))
         elif progress >= self._next_line:
             self._next_line = (int(progress * _LINES) + 1) / _LINES
-            log.info("%3.0f %%  %s", 100 * progress, _text(row, pl_module))
+            log.info("%3.0f %%  %s", 100 * progress, _text(row, self._rank, pl_module))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._close()
@@ -65,12 +68,12 @@ class ProgressBar(pl.Callback):
             self._bar = None
 
 
-def _text(row: dict, module: Pretraining) -> str:
+def _text(row: dict, rank: str, module: Pretraining) -> str:
     progress, elapsed = module.progress, module.elapsed
     left = elapsed * (1 - progress) / progress if progress > 0 else 0.0
     knn = f"  k-NN {row['knn']:.1%}" if row["knn"] != "" else ""
     return (
-        f"loss {row['loss']:.3f}  std {row['std']:.2f}  {row['images_per_second']:.0f} images/s"
+        f"loss {row['loss']:.3f}  std {row['std']:.2f}{rank}  {row['images_per_second']:.0f} images/s"
         f"{knn}  epoch {row['epoch']:.1f}  {_clock(left)} left"
     )
 
