@@ -161,4 +161,6 @@ def test_equal_views_are_the_cause_whatever_else_is_odd():
 def test_what_is_not_finite_diverges():
     found = not_finite("loss", float("nan"), setting(base_lr=12.0), step=7)
     assert (found.word, found.cause, found.step) == ("diverging", "lr", 7)
+    usual = not_finite("loss", float("nan"), setting(), step=7)
+    assert usual.cause == "lr" and "--optim.warmup" in usual.advice
     assert str(found).startswith("diverging: the loss is nan at step 7; likely cause: the learning rate is 100 times")

@@ -141,6 +141,9 @@ def _cause(word: str, row: Row, setting: Setting) -> tuple[str, str, str]:
     if ratio >= HIGH_RATE:
         why = f"the learning rate is {ratio:.3g} times what is usual for {setting.method}"
         return "lr", why, f"give --optim.base-lr {setting.usual_lr:g}"
+    if word == DIVERGING:
+        why = f"a learning rate of {setting.base_lr:g} (for 256 images) is too high for this batch, warm-up or network"
+        return "lr", why, "lower --optim.base-lr to a third, or raise --optim.warmup"
     return "", "", f"lower --optim.base-lr, which is {setting.base_lr:g}, to a third, and look at `ownlatent preview`"
 
 
