@@ -75,8 +75,8 @@ CASES: list[tuple[str, dict[str, float], str, str]] = [
     ("barlow_twins", {"alignment": 1.1}, "stalled", "1.10 apart"),
     ("barlow_twins", {"alignment": 0.7}, "healthy", ""),
     ("byol", {"projection_rank": 1.7}, "dimensionally collapsed", "along 1.7 directions"),
-    ("byol", {"gradient_norm": 900.0}, "diverging", "from 7 to 900"),
     ("byol", {"weight_change": 0.03, "rank_share": 0.06, "rank": 15.0}, "diverging", "by 3.0%"),
+    ("byol", {"weight_change": 0.3}, "diverging", "by 30.0%"),
     ("byol", {"weight_change": 0.03}, "healthy", ""),  # large steps that do no harm, as LARS makes them
     ("byol", {"views_apart": 0.001}, "stalled", "nothing to learn"),
 ]
@@ -164,3 +164,9 @@ def test_what_is_not_finite_diverges():
     usual = not_finite("loss", float("nan"), setting(), step=7)
     assert usual.cause == "lr" and "--optim.warmup" in usual.advice
     assert str(found).startswith("diverging: the loss is nan at step 7; likely cause: the learning rate is 100 times")
+
+
+def test_a_gradient_that_explodes():
+    found = verdict({}, *[{"gradient_norm": 900.0}] * 3)
+    assert found.word == "diverging" and "from 7 to 900" in found.reason
+    assert verdict({"gradient_norm": 20.0}, *[{"gradient_norm": 900.0}] * 3).word == "healthy"

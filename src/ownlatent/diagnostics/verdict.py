@@ -18,6 +18,7 @@ EQUAL_VIEWS = 0.02  # mean difference of two views, in units of the images' std,
 _FEW = 2.0  # effective rank of projections below which they lie on about a line
 HIGH_RATE = 8.0  # times the usual learning rate from which it is named as a cause
 _LARGE_CHANGE = 0.016  # relative change of the weights in a step; at usual rates it is 0.001 to 0.007
+_HUGE_CHANGE = 0.1  # that no run survives, whatever the optimiser
 _LOW_RANK = 0.12  # share of the dimensions below which large changes are taken to have ruined the features
 _EXPLODED = 100.0  # times its first values from which a gradient is called exploding
 STARVED_FROM = 0.3  # share of the time spent waiting for data
@@ -71,7 +72,9 @@ def judge(rows: Sequence[Row], setting: Setting) -> Verdict:
     step = int(rows[-1]["step"] or 0) if rows else 0
     if len(measured) < _AGREEING:
         return Verdict(TOO_EARLY, f"{len(measured)} of {_AGREEING} measurements", step=step)
-    found = [_symptom(row, rows[0], setting) for row in measured[-_AGREEING:]]
+    until = next(number for number, row in enumerate(rows) if row.get("rank") is not None)
+    usual_gradient = max(row["gradient_norm"] or 0.0 for row in rows[: until + 1])
+    found = [_symptom(row, rows[0], usual_gradient, setting) for row in measured[-_AGREEING:]]
     last = measured[-1]
     if all(found) and found[-1] is not None:
         word, reason = found[-1]
@@ -88,23 +91,19 @@ def not_finite(what: str, value: float, setting: Setting, step: int) -> Verdict:
     return Verdict(DIVERGING, f"the {what} is {value} at step {step}", *_cause(DIVERGING, {}, setting), step=step)
 
 
-def _symptom(row: Row, first: Row, setting: Setting) -> tuple[str, str] | None:
+def _symptom(row: Row, first: Row, usual_gradient: float, setting: Setting) -> tuple[str, str] | None:
     """What one measurement shows, the worst first."""
     method = methods.get(setting.method)
     known = {name: value for name, value in row.items() if value is not None}
-    if known["gradient_norm"] > _EXPLODED * max(first["gradient_norm"] or 0.0, 1e-3):
-        return (
-            DIVERGING,
-            f"the gradient's norm has risen from {first['gradient_norm']:.3g} to {row['gradient_norm']:.3g}",
-        )
-    if known.get("weight_change", 0.0) > _LARGE_CHANGE and known["rank_share"] < _LOW_RANK:
-        reason = f"each step changes the weights by {known['weight_change']:.1%}, and the features have sunk to an "
-        return DIVERGING, f"{reason}effective rank of {known['rank']:.0f} ({known['rank_share']:.0%})"
     if known.get("views_apart", 1.0) < EQUAL_VIEWS:
-        return (
-            STALLED,
-            f"the two views of an image differ by {known['views_apart']:.3f} of the images' std: nothing to learn",
-        )
+        apart = f"{known['views_apart']:.3f}"
+        return STALLED, f"the two views of an image differ by {apart} of the images' std: nothing to learn"
+    if known["gradient_norm"] > _EXPLODED * usual_gradient:
+        return DIVERGING, f"the gradient's norm has risen from {usual_gradient:.3g} to {known['gradient_norm']:.3g}"
+    change = known.get("weight_change", 0.0)
+    if change > _HUGE_CHANGE or (change > _LARGE_CHANGE and known["rank_share"] < _LOW_RANK):
+        rank = f"{known['rank']:.0f} ({known['rank_share']:.0%})"
+        return DIVERGING, f"each step changes the weights by {change:.1%}, with features of an effective rank of {rank}"
     if known["std"] < method.least_std:
         return (
             COLLAPSED,
