@@ -306,7 +306,7 @@ def test_cifar10_row_has_the_released_codes_numbers():
     assert (recipe.backbone, recipe.image_size, recipe.batch_size, recipe.epochs) == ("resnet18", 32, 128, 500)
     assert (optim.name, optim.lr, optim.base_lr, optim.momentum) == ("sgd", 0.03, None, 0.9)
     assert (optim.weight_decay, optim.warmup, optim.end_lr) == (4e-4, 0, 1)
-    assert recipe.method_settings == {"tau": 0.996}
+    assert recipe.method_settings == {"tau": 0.996, "eps": 0.1}
     assert recipe.views[0] == recipe.views[1] and len(recipe.views) == 2
     view = recipe.views[0]
     assert (view.jitter, view.brightness, view.contrast, view.saturation, view.hue) == (0.8, 0.4, 0.4, 0.4, 0.1)

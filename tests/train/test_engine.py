@@ -214,9 +214,10 @@ def test_a_method_sees_gradients_without_the_scale_of_half_precision(fused: bool
     """Lightning unscales by itself unless the optimiser is fused; twice would be an error."""
     said: list[str] = []
     scaler = SimpleNamespace(unscale_=lambda optimizer: said.append("unscaled"))
-    method = SimpleNamespace(before_step=lambda progress: said.append(f"before {progress}"))
+    method = SimpleNamespace(parameters=list, before_step=lambda progress: said.append(f"before {progress}"))
     trainer = SimpleNamespace(precision_plugin=SimpleNamespace(scaler=scaler))
-    module = SimpleNamespace(trainer=trainer, method=method, step_progress=0.5)
+    window = SimpleNamespace(losses=[torch.ones(())])
+    module = SimpleNamespace(trainer=trainer, method=method, step_progress=0.5, window=window)
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(2))], lr=0.1, fused=fused)
     Pretraining.on_before_optimizer_step(module, optimizer)  # type: ignore[arg-type]
     assert said == ["unscaled", "before 0.5"] if fused else said == ["before 0.5"]
