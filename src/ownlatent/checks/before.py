@@ -1,11 +1,9 @@
 """What a run would need and meet, told before it begins."""
 
-import logging
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -14,18 +12,17 @@ from statistics import median
 import torch
 from torch import nn
 
-from ownlatent import methods
 from ownlatent.checks.duplicates import duplicates
 from ownlatent.checks.finding import BROKEN, GOOD, LACKING, Finding
 from ownlatent.checks.network import counting_saved, fixed_bytes, shapes
 from ownlatent.data.loader import order
 from ownlatent.data.resident import Resident
-from ownlatent.diagnostics.verdict import EQUAL_VIEWS, HIGH_RATE, STARVED_FROM
+from ownlatent.diagnostics.verdict import EQUAL_VIEWS, STARVED_FROM, suspects
 from ownlatent.machine import memory
 from ownlatent.methods._card import card
 from ownlatent.train.budget import Budget
 from ownlatent.train.callbacks.metrics import read_rows
-from ownlatent.train.fit import against_waiting, fit, setting_of
+from ownlatent.train.fit import against_waiting, fit, setting_of, silently
 from ownlatent.train.images import first_batch
 from ownlatent.train.prepare import Job
 from ownlatent.types import Views
@@ -42,12 +39,8 @@ def settings(job: Job) -> Iterator[Finding]:
     """What can be told from the recipe alone: settings that are known to fail, the batch, the learning rate."""
     recipe, setting = job.recipe, setting_of(job.recipe)
     assert recipe.batch_size is not None
-    for suspect in methods.get(recipe.method).suspects(recipe.method_settings):
+    for suspect in suspects(setting):
         yield Finding("settings", LACKING, f"{suspect.why}: {suspect.remedy}")
-    if setting.base_lr >= HIGH_RATE * setting.usual_lr:
-        ratio = setting.base_lr / setting.usual_lr
-        text = f"the learning rate is {ratio:.3g} times what is usual for {recipe.method}: give --optim.base-lr "
-        yield Finding("settings", LACKING, f"{text}{setting.usual_lr:g}")
     needed = re.match(r"\d+", card(recipe.method).needs["batch"])
     if needed and recipe.batch_size < int(needed[0]):
         text = f"batches of {recipe.batch_size}, and {recipe.method} wants {card(recipe.method).needs['batch']}"
@@ -134,7 +127,7 @@ def network(job: Job, batch: Views) -> Iterator[Finding]:
 def speed(job: Job) -> Iterator[Finding]:
     """Training for some seconds, and how long the whole would take. The job is used up."""
     budget = Budget(steps=None, seconds=_SECONDS)
-    with tempfile.TemporaryDirectory() as scratch, _silent():
+    with tempfile.TemporaryDirectory() as scratch, silently():
         fit(replace(job, budget=budget, val=None), Path(scratch))
         rows = read_rows(Path(scratch) / "metrics.csv")
     rows = rows[len(rows) // 3 :]  # the first steps warm caches and compile
@@ -172,18 +165,6 @@ def check(job: Job, folder: Path) -> Iterator[Finding]:
     yield from network(job, batch)
     yield from before_training(job, folder)
     yield from speed(job)
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """A trial says nothing: neither lines of progress nor a verdict."""
-    log = logging.getLogger("ownlatent")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
 
 
 def _duration(seconds: float) -> str:

@@ -1,10 +1,11 @@
 """Whether a run works, in words: from the rows of metrics.csv and the settings, and nothing else."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ownlatent import methods
+from ownlatent.methods._base import Suspect
 
 Row = Mapping[str, float | None]
 
@@ -16,7 +17,7 @@ STOPPING = (COLLAPSED, DIVERGING)
 _AGREEING = 3  # measurements one after the other that must show the same, so that a bad moment accuses nobody
 EQUAL_VIEWS = 0.02  # mean difference of two views, in units of the images' std, below which they are one
 _FEW = 2.0  # effective rank of projections below which they lie on about a line
-HIGH_RATE = 8.0  # times the usual learning rate from which it is named as a cause
+_HIGH_RATE = 8.0  # times the usual learning rate from which it is named as a cause
 _LARGE_CHANGE = 0.016  # relative change of the weights in a step; at usual rates it is 0.001 to 0.007
 _HUGE_CHANGE = 0.1  # that no run survives, whatever the optimiser
 _LOW_RANK = 0.12  # share of the dimensions below which large changes are taken to have ruined the features
@@ -91,6 +92,15 @@ def not_finite(what: str, value: float, setting: Setting, step: int) -> Verdict:
     return Verdict(DIVERGING, f"the {what} is {value} at step {step}", *_cause(DIVERGING, {}, setting), step=step)
 
 
+def suspects(setting: Setting) -> Iterator[Suspect]:
+    """What in the settings is known to fail, the worst first: the method's own, then the learning rate."""
+    yield from methods.get(setting.method).suspects(dict(setting.settings))
+    ratio = setting.base_lr / setting.usual_lr
+    if ratio >= _HIGH_RATE:
+        why = f"the learning rate is {ratio:.3g} times what is usual for {setting.method}"
+        yield Suspect("lr", why, f"give --optim.base-lr {setting.usual_lr:g}")
+
+
 def _symptom(row: Row, first: Row, usual_gradient: float, setting: Setting) -> tuple[str, str] | None:
     """What one measurement shows, the worst first."""
     method = methods.get(setting.method)
@@ -134,12 +144,8 @@ def _cause(word: str, row: Row, setting: Setting) -> tuple[str, str, str]:
     if apart is not None and apart < EQUAL_VIEWS:
         advice = "look at the views with `ownlatent preview`, and choose stronger --views"
         return "views", "both views of an image are the same pixels", advice
-    for suspect in methods.get(setting.method).suspects(dict(setting.settings)):
+    for suspect in suspects(setting):
         return suspect.setting, suspect.why, suspect.remedy
-    ratio = setting.base_lr / setting.usual_lr
-    if ratio >= HIGH_RATE:
-        why = f"the learning rate is {ratio:.3g} times what is usual for {setting.method}"
-        return "lr", why, f"give --optim.base-lr {setting.usual_lr:g}"
     if word == DIVERGING:
         why = f"a learning rate of {setting.base_lr:g} (for 256 images) is too high for this batch, warm-up or network"
         return "lr", why, "lower --optim.base-lr to a third, or raise --optim.warmup"

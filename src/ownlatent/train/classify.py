@@ -1,6 +1,5 @@
 """Training with labels: fine-tuning an encoder, or the same network from scratch."""
 
-import logging
 import tempfile
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -25,12 +24,11 @@ from ownlatent.evaluation.linear import FOLDS, folds_of
 from ownlatent.machine import memory
 from ownlatent.methods.supervised import Supervised
 from ownlatent.train.budget import Budget
-from ownlatent.train.fit import fit
+from ownlatent.train.fit import fit, silently
 from ownlatent.train.prepare import Job
 from ownlatent.train.recipe import Optim, Recipe
 from ownlatent.train.resolve import Facts, resolve
 
-log = logging.getLogger("ownlatent")
 RATES = {"sgd": (0.02, 0.06, 0.2, 0.6), "adamw": (2e-4, 6e-4, 2e-3, 6e-3)}
 """Learning rates for 256 images, of which held-out images choose."""
 DECAYS = {"sgd": (5e-4, 5e-3), "adamw": (0.01, 0.1)}
@@ -141,17 +139,12 @@ def train_classifier(
         steps_per_epoch=len(part) // resolved.batch_size,
         device=device,
     )
-    level = log.level
-    log.setLevel(logging.ERROR)  # a dozen of these make one line of a table
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            outcome = fit(job, Path(folder))
-        if outcome.health["word"] == DIVERGING:
-            raise OwnlatentError(f"training with labels diverged ({outcome.health['reason']}): lower --optim.lr")
-        if not outcome.finished:
-            raise KeyboardInterrupt
-    finally:
-        log.setLevel(level)
+    with tempfile.TemporaryDirectory() as folder, silently():
+        outcome = fit(job, Path(folder))
+    if outcome.health["word"] == DIVERGING:
+        raise OwnlatentError(f"training with labels diverged ({outcome.health['reason']}): lower --optim.lr")
+    if not outcome.finished:
+        raise KeyboardInterrupt
     return Classifier(trained, method.classifier).eval()
 
 

@@ -180,6 +180,17 @@ def _read(checkpoint: Path) -> dict:
 
 
 @contextmanager
+def silently() -> Iterator[None]:
+    """A trial, or one of many trainings that make a line of a table, says nothing of its own."""
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+@contextmanager
 def _quiet_lightning() -> Iterator[None]:
     """Lightning's notes about its own defaults are not news to a user of this package."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
