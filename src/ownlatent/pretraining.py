@@ -121,7 +121,7 @@ def train(job: "Job", folder: Path, resume: bool = False) -> Run:
 
 
 def _say_stopped(outcome: "Outcome", folder: Path) -> None:
-    if (folder / "failed-step").exists():
+    if outcome.failed:
         step = outcome.encoder_step
         encoder = (
             "There is no encoder yet" if step is None else f"The encoder is that of step {step}, the last checkpoint"

@@ -48,6 +48,8 @@ class Outcome:
     training: dict[str, float]
     health: dict[str, Any]
     encoder_step: int | None
+    failed: bool = False
+    """A loss or gradient was not finite, and its step is kept."""
 
 
 def fit(job: Job, folder: Path, resume: bool = False) -> Outcome:
@@ -125,6 +127,7 @@ def fit(job: Job, folder: Path, resume: bool = False) -> Outcome:
         training=_summary(trainer.global_step, module.batches_seen * batches.batch_size, module.elapsed),
         health={**health.verdict.as_dict(), "stopped": health.stopped, "said": health.said},
         encoder_step=encoder_step,
+        failed=failed,
     )
 
 
