@@ -1,6 +1,7 @@
 """Random resized crop: a box per image, resized by two small matrix products."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -70,6 +71,16 @@ def boxes_of(crop: Crop, height: int | Tensor, width: int | Tensor) -> Tensor:
     top = torch.where(found, (crop.place[:, 0] * (height - h + 1)).long(), (height - central_h) // 2)
     left = torch.where(found, (crop.place[:, 1] * (width - w + 1)).long(), (width - central_w) // 2)
     return torch.stack((top, left, h, w), dim=1)
+
+
+def boxes_of_views(crops: Sequence[Crop], height: int, width: int) -> list[Tensor]:
+    """boxes_of for every view of images of one size; views whose crops have the same ratio are done at once."""
+    boxes: dict[int, Tensor] = {}
+    for ratio in dict.fromkeys(crop.ratio for crop in crops):
+        alike = [number for number, crop in enumerate(crops) if crop.ratio == ratio]
+        area, aspect, place = (torch.cat(draws) for draws in list(zip(*(crops[i] for i in alike), strict=True))[:3])
+        boxes |= zip(alike, boxes_of(Crop(area, aspect, place, ratio), height, width).chunk(len(alike)), strict=True)
+    return [boxes[number] for number in range(len(crops))]
 
 
 def apply_crop(x: Tensor, boxes: Tensor, size: int) -> Tensor:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from math import gcd
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from ownlatent.augment.colour import (
     sample_jitter,
     sample_solarize,
 )
-from ownlatent.augment.crop import Crop, apply_crop, apply_flip, boxes_of, sample_crop, sample_flip
+from ownlatent.augment.crop import Crop, apply_crop, apply_flip, boxes_of_views, sample_crop, sample_flip
 from ownlatent.augment.device import moved
 from ownlatent.augment.normalize import normalize
 from ownlatent.augment.recipes import View
@@ -59,70 +60,86 @@ class MultiView:
         """Crop and augment images (N, C, H, W) of one size, uint8 or uint16; or `rows` (B,) int64 of them."""
         rows = torch.arange(len(images)) if rows is None else rows
         n, (height, width) = len(rows), images.shape[2:]
-        boxes = [boxes_of(crop, height, width) for crop in sample_crops(self.views, n, generator)]
+        boxes = boxes_of_views(sample_crops(self.views, n, generator), height, width)
         params = [sample_view(n, generator, view) for view in self.views]
-        if not self._is_compiled(images):
-            images, rows = pick(images, rows), None
-        return [self._render(images, rows, b, p, s) for b, p, s in zip(boxes, params, self.sizes, strict=True)]
+        if self._is_compiled(images):
+            source = images.contiguous().numpy()
+            places = np.arange(n) if rows is None else rows.cpu().numpy()
+            return self._compiled([source] * len(boxes), places, boxes, params)
+        images = pick(images, rows)
+        crops = [apply_crop(images, box, size) for box, size in zip(boxes, self.sizes, strict=True)]
+        return self._plain(crops, params)
 
     def of_crops(self, crops: Sequence[Tensor], generator: torch.Generator) -> Views:
         """Augment V batches of crops (B, C, S, S) that were cut and resized already, by `sample_crops` of this seed."""
         n = len(crops[0])
         sample_crops(self.views, n, generator)  # the same views as of_images makes: the crops are drawn first
         params = [sample_view(n, generator, view) for view in self.views]
-        return [self._render(c, None, None, p, s) for c, p, s in zip(crops, params, self.sizes, strict=True)]
+        if all(map(self._is_compiled, crops)):
+            return self._compiled([view.contiguous().numpy() for view in crops], None, None, params)
+        return self._plain([view.float() for view in crops], params)
 
     @staticmethod
     def _is_compiled(images: Tensor) -> bool:
         return images.device.type == "cpu" and images.dtype == torch.uint8
 
-    def _render(
-        self, images: Tensor, rows: Tensor | None, boxes: Tensor | None, params: ViewParams, size: int
-    ) -> Tensor:
-        if self._is_compiled(images):
-            return self._compiled(images, rows, boxes, params, size)
-        x = images.float() if boxes is None else apply_crop(images, boxes, size)
-        x = apply_view((x / self.peak).clamp_(max=1), params)
-        return normalize(x, self.mean, self.std).contiguous(memory_format=torch.channels_last)
+    def _plain(self, crops: Sequence[Tensor], params: Sequence[ViewParams]) -> Views:
+        """Views of crops (B, C, S, S) of any kind, by the functions that define the operations."""
+        views = [apply_view((x / self.peak).clamp_(max=1), drawn) for x, drawn in zip(crops, params, strict=True)]
+        return [normalize(x, self.mean, self.std).contiguous(memory_format=torch.channels_last) for x in views]
 
     def _compiled(
-        self, images: Tensor, rows: Tensor | None, boxes: Tensor | None, params: ViewParams, size: int
-    ) -> Tensor:
+        self,
+        sources: Sequence[np.ndarray],
+        places: np.ndarray | None,
+        boxes: Sequence[Tensor] | None,
+        params: Sequence[ViewParams],
+    ) -> Views:
+        """Views by the compiled loops: of `places` (B,) in sources (N, C, H, W), or of crops where there are no boxes.
+
+        The threads share all views at once: waking them takes longer than a view of a small image.
+        """
         from ownlatent.augment.kernels.crop import crop_batch
         from ownlatent.augment.kernels.view import finish
 
-        n, channels = len(params.flip), images.shape[1]
-        source, places = images.contiguous().numpy(), np.arange(n) if rows is None else rows.cpu().numpy()
-        window = blur_window(size)
+        n, channels = len(params[0].flip), sources[0].shape[1]
         mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
-        flip, factors, order, gray, solarize = (
-            t.numpy() for t in (params.flip, *params.jitter, params.grayscale, params.solarize)
-        )
-        sigma = torch.where(params.blur.chosen, params.blur.sigma, 0.0).numpy()
-        corners = None if boxes is None else boxes.double().numpy()
-        out = np.empty((n, size, size, channels), np.float32)  # not torch's: numpy asks for huge pages
-        piece = max(1, _CACHE_BYTES // (channels * size * size))
+        outs = [np.empty((n, s, s, channels), np.float32) for s in self.sizes]  # not torch's: numpy asks for huge pages
+        drawn = []
+        for view in params:
+            flip, factors, order, gray, solarize = (
+                t.numpy() for t in (view.flip, *view.jitter, view.grayscale, view.solarize)
+            )
+            sigma = torch.where(view.blur.chosen, view.blur.sigma, 0.0).numpy()
+            drawn.append((flip, factors, order, gray, sigma, solarize))
+        corners = None if boxes is None else [box.double().numpy() for box in boxes]
 
-        def work(first: int, last: int) -> None:
+        def work(v: int, first: int, last: int) -> None:
+            size, window = self.sizes[v], blur_window(self.sizes[v])
+            piece = max(1, _CACHE_BYTES // (channels * size * size))
             for start in range(first, last, piece):
                 part = slice(start, min(start + piece, last))
-                if corners is None:
-                    crops = source[part]
+                if corners is None or places is None:
+                    crops = sources[v][part]
                 else:
                     crops = np.empty((part.stop - start, channels, size, size), np.uint8)
-                    crop_batch(source, places[part], corners[part], crops)
-                finish(
-                    *(crops, flip[part], factors[part], order[part], gray[part], sigma[part], window, solarize[part]),
-                    *(mean, std, out[part]),
-                )
+                    crop_batch(sources[v], places[part], corners[v][part], crops)
+                *before, solarize = (each[part] for each in drawn[v])
+                finish(crops, *before, window, solarize, mean, std, outs[v][part])
 
         threads = min(torch.get_num_threads(), n)
+        share = threads // gcd(threads, len(outs))  # parts of a view, so that all threads have as much to do
+        edges = [n * part // share for part in range(share + 1)]
+        tasks = [(v, *span) for v in range(len(outs)) for span in zip(edges[:-1], edges[1:], strict=True)]
         if threads == 1:
-            work(0, n)
+            for task in tasks:
+                work(*task)
         else:
-            edges = [n * t // threads for t in range(threads + 1)]
-            list(_pool(threads, os.getpid()).map(work, edges[:-1], edges[1:]))
-        return torch.from_numpy(out).permute(0, 3, 1, 2)
+            others = [_pool(threads - 1, os.getpid()).submit(work, *task) for task in tasks[1:]]
+            work(*tasks[0])
+            for other in others:
+                other.result()
+        return [torch.from_numpy(out).permute(0, 3, 1, 2) for out in outs]
 
 
 @cache

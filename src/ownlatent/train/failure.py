@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from ownlatent.data.loader import NETWORK, Batches, seed_of
 from ownlatent.errors import OwnlatentError
 from ownlatent.methods._base import Method
-from ownlatent.train.module import NotFinite, Pretraining, gradient_norm
+from ownlatent.train.finite import NotFinite
+from ownlatent.train.module import Pretraining, gradient_norm, seed_networks
 from ownlatent.train.prepare import build
 from ownlatent.train.recipe import Recipe
 
@@ -26,15 +27,15 @@ def keep(error: NotFinite, module: Pretraining, batches: Batches, folder: Path) 
 
     The weights are those before the step, which they still are, and so is what the method remembers.
     """
-    place, window = folder / FOLDER, module.window
+    place, window = folder / FOLDER, error.window
     place.mkdir(exist_ok=True)
     numbers = range(window.number, window.number + len(window.passes))
     about = {
-        "step": module.trainer.global_step + 1,
-        "progress": module.progress,
+        "step": window.step,
+        "progress": window.progress,
         "what": error.what,
         "value": str(error.value),
-        "lr": module.trainer.optimizers[0].param_groups[0]["lr"],
+        "lr": window.lr,
         "seed": module.recipe.seed,
         "batches": [{"number": number, "images": batches.of(number)} for number in numbers],
     }
@@ -87,12 +88,12 @@ def _repeat(method: Method, passes: list[tuple[Any, ...]], numbers: list[int], s
     dtype = torch.bfloat16 if precision == "bf16" else torch.float16
     with _first_not_finite(method) as found, torch.random.fork_rng(devices=[]):
         for arguments, number in zip(passes, numbers, strict=True):
-            torch.manual_seed(seed_of(seed, NETWORK, number))
+            seed_networks(seed_of(seed, NETWORK, number))
             with torch.autocast("cpu", dtype=dtype, enabled=precision != "32"):
                 loss = method(*arguments).loss
             (loss / len(passes)).backward()
             losses.append(loss.item())
-    said = f"loss {sum(losses) / len(losses):g}, gradient norm {gradient_norm(method).item():g}"
+    said = f"loss {sum(losses) / len(losses):g}, gradient norm {gradient_norm(list(method.parameters())).item():g}"
     if found:
         return f"{said}; first not finite: {found[0]}"
     wrong = [name for name, p in method.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]

@@ -17,7 +17,7 @@ from ownlatent.data.resident import Resident
 from ownlatent.data.source import EncodedSource
 from ownlatent.diagnostics.verdict import STARVED, Setting, judge
 from ownlatent.errors import OwnlatentError
-from ownlatent.machine import cores
+from ownlatent.machine import cores, keep_freed_memory
 from ownlatent.train.callbacks.checkpoint import Checkpoint
 from ownlatent.train.callbacks.health import Health
 from ownlatent.train.callbacks.interrupt import Interruption, StopAtOnce
@@ -25,7 +25,8 @@ from ownlatent.train.callbacks.knn import KNNMonitor
 from ownlatent.train.callbacks.metrics import Metrics, read_rows
 from ownlatent.train.callbacks.progress import ProgressBar
 from ownlatent.train.callbacks.statistics import Statistics
-from ownlatent.train.module import NotFinite, Pretraining
+from ownlatent.train.finite import NotFinite
+from ownlatent.train.module import Pretraining
 from ownlatent.train.prepare import Job
 from ownlatent.train.recipe import Recipe
 from ownlatent.train.resolve import usual_lr
@@ -60,6 +61,7 @@ def fit(job: Job, folder: Path, resume: bool = False) -> Outcome:
     """
     recipe = job.recipe
     assert recipe.batch_size and recipe.image_size and recipe.views and recipe.workers is not None
+    keep_freed_memory()
     checkpoint = folder / "checkpoints" / "last.ckpt"
     stored = _read(checkpoint) if resume and checkpoint.exists() else None
     seen = stored["ownlatent"]["batches_seen"] if stored else 0

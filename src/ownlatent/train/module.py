@@ -1,6 +1,6 @@
 """The only LightningModule: one method, its views and its schedule."""
 
-from math import isfinite
+from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
 
@@ -14,34 +14,9 @@ from ownlatent.methods._base import Method
 from ownlatent.optim.create import create
 from ownlatent.optim.schedules import cosine, warmup_cosine
 from ownlatent.train.budget import Budget
+from ownlatent.train.finite import Guard, Window, memory_of
 from ownlatent.train.recipe import Recipe
 from ownlatent.types import Output
-
-
-class NotFinite(Exception):
-    """A loss or gradient that is not finite, raised before the weights are touched."""
-
-    def __init__(self, what: str, value: float):
-        super().__init__(f"the {what} is {value}")
-        self.what, self.value = what, value
-
-
-class Window:
-    """What the optimiser step under way was made of: its passes, and what the method remembered before the first.
-
-    passes: each pass's arguments of the method, views first. number: of the first of them. memory: buffers that a
-    forward pass reads and changes, such as a queue, by name.
-    """
-
-    def __init__(self, method: Method, number: int):
-        self.number, self.passes, self.losses = number, list[tuple[Any, ...]](), list[Tensor]()
-        # BatchNorm's running statistics are written and not read while training.
-        self.memory = {
-            f"{name}.{key}".removeprefix("."): buffer.clone()
-            for name, part in method.named_modules()
-            if not isinstance(part, nn.modules.batchnorm._NormBase)
-            for key, buffer in part.named_buffers(recurse=False)
-        }
 
 
 class Pretraining(pl.LightningModule):
@@ -58,7 +33,8 @@ class Pretraining(pl.LightningModule):
         self.batches_seen = 0
         self.stop_requested = False
         self.gradient_norm: Tensor | None = None
-        self.window = Window(method, 0)
+        self.trained = trained(method)
+        self.window, self.guard, self._memory = Window({}, 0), Guard(), memory_of(method)
         self.step_progress = 0.0
         self._elapsed_before = 0.0
         self._began: float | None = None
@@ -98,9 +74,9 @@ class Pretraining(pl.LightningModule):
 
     def training_step(self, batch: tuple[Any, ...], batch_idx: int) -> Tensor:
         if self.batches_seen % self.recipe.accumulate == 0:
-            self.window = Window(self.method, self.batches_seen)
+            self.window = Window(self._memory, self.batches_seen)
         # For networks with dropout: a resumed run draws what an uninterrupted one would have drawn.
-        torch.manual_seed(seed_of(self.recipe.seed, NETWORK, self.batches_seen))
+        seed_networks(seed_of(self.recipe.seed, NETWORK, self.batches_seen))
         self.output = self.method(*batch)
         self.window.passes.append(batch)
         self.window.losses.append(self.output.loss.detach())
@@ -123,18 +99,18 @@ class Pretraining(pl.LightningModule):
         # Lightning counts the step only after this hook.
         done = self.budget.progress(self.trainer.global_step + 1, self.elapsed) >= 1
         if done or self.stop_requested:
+            self.guard.settle()
             self.trainer.should_stop = True
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
             scaler.unscale_(optimizer)  # fused optimisers do it themselves, but only after the method saw the gradients
-        self.gradient_norm = gradient_norm(self.method)
-        loss, norm = torch.stack([torch.stack(self.window.losses).float().mean(), self.gradient_norm.float()]).tolist()
-        if not isfinite(loss):
-            raise NotFinite("loss", loss)
-        if not isfinite(norm) and scaler is None:  # a scaler skips such steps by itself
-            raise NotFinite("gradient", norm)
+        self.gradient_norm = gradient_norm(self.trained)
+        window = self.window
+        window.step, window.progress = self.trainer.global_step + 1, self.step_progress
+        window.lr = optimizer.param_groups[0]["lr"]
+        self.guard.check(optimizer, window, self.gradient_norm, scaler is not None)
         self.method.before_step(self.step_progress)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
@@ -145,14 +121,31 @@ class Pretraining(pl.LightningModule):
         self._elapsed_before = checkpoint["ownlatent"]["elapsed"]
 
 
-def gradient_norm(method: Method) -> Tensor:
+def seed_networks(seed: int) -> None:
+    """Seed what networks draw from, on every device that is in use.
+
+    torch.manual_seed would do, but where there is CUDA and nothing uses it every call is noted for later, with its
+    traceback: a millisecond and some memory at every step.
+    """
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(seed)
+
+
+def trained(method: nn.Module) -> list[nn.Parameter]:
+    return [p for p in method.parameters() if p.requires_grad]
+
+
+def gradient_norm(parameters: Sequence[Tensor]) -> Tensor:
     """Euclidean norm of all gradients together."""
-    return _norm([p.grad for p in method.parameters() if p.grad is not None])
+    return _norm([p.grad for p in parameters if p.grad is not None])
 
 
-def weight_norm(method: Method) -> Tensor:
-    """Euclidean norm of all trained parameters together."""
-    return _norm([p.detach() for p in method.parameters() if p.requires_grad])
+def weight_norm(parameters: Sequence[Tensor]) -> Tensor:
+    """Euclidean norm of all the parameters together."""
+    return _norm([p.detach() for p in parameters])
 
 
 def _norm(tensors: list[Tensor]) -> Tensor:

@@ -10,7 +10,8 @@ from ownlatent.data.loader import Batches
 from ownlatent.diagnostics.verdict import HEALTHY, STOPPING, TOO_EARLY, Setting, Verdict, judge, not_finite
 from ownlatent.train.callbacks.metrics import Metrics
 from ownlatent.train.failure import keep
-from ownlatent.train.module import NotFinite, Pretraining
+from ownlatent.train.finite import NotFinite
+from ownlatent.train.module import Pretraining
 
 log = logging.getLogger("ownlatent")
 _GRACE = 0.1  # of the run, in which nothing is stopped: some runs begin badly and recover
@@ -46,7 +47,7 @@ class Health(pl.Callback):
             assert isinstance(pl_module, Pretraining)
             keep(exception, pl_module, self.batches, self.folder)
             self.stopped = True
-            self._say(not_finite(exception.what, exception.value, self.setting, trainer.global_step + 1))
+            self._say(not_finite(exception.what, exception.value, self.setting, exception.window.step))
 
     def _say(self, verdict: Verdict) -> None:
         before, self.verdict = self.verdict.word, verdict

@@ -90,7 +90,7 @@ class Metrics(pl.Callback):
             "tau": _rounded(scheduled.pop("tau", None), 6),
             "std": round(relative_std(module.output.embeddings).item(), 4),
             "gradient_norm": _significant(module.gradient_norm.item()),
-            "weight_norm": _significant(weight_norm(module.method).item()),
+            "weight_norm": _significant(weight_norm(module.trained).item()),
             "images_per_second": round((self._last[0] - batches) * (recipe.batch_size // recipe.accumulate) / span, 1),
             "waiting": round((self.loader.waited - waited) / span, 4),
             "knn": _rounded(self.knn, 4),

@@ -108,7 +108,7 @@ class Statistics(pl.Callback):
         assert isinstance(pl_module, Pretraining)
         step = trainer.global_step + 1
         if self.due(step, pl_module.budget.progress(step, pl_module.elapsed)):
-            self._before = [p.detach().clone() for p in _trained(pl_module.method)]
+            self._before = [p.detach().clone() for p in pl_module.trained]
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -162,13 +162,9 @@ class Statistics(pl.Callback):
                 list(nn.ModuleList(online).parameters()), list(target.parameters())
             )
         if self._before:
-            found["weight_change"] = relative_distance(self._before, _trained(method))
+            found["weight_change"] = relative_distance(self._before, [p.detach() for p in module.trained])
             self._before = []
         if len(views) > 1 and views[0].shape == views[1].shape:
             found["views_apart"] = (views[0] - views[1]).abs().mean()
         values = torch.stack([value.double() for value in found.values()]).tolist()
         return dict(zip(found, values, strict=True))
-
-
-def _trained(method: Method) -> list[Tensor]:
-    return [p.detach() for p in method.parameters() if p.requires_grad]
