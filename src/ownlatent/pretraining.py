@@ -47,7 +47,7 @@ def go_on(out: str | Path | None, fields: dict[str, Any], network: "nn.Module | 
 
 
 # Where and how a run is computed may differ when it goes on; what it computes may not.
-_MAY_CHANGE = ("accelerator", "workers", "checkpoint_seconds", "on_unhealthy")
+_MAY_CHANGE = ("accelerator", "compile", "workers", "checkpoint_seconds", "on_unhealthy")
 
 
 def _changes(recipe: Recipe, name: str, value: Any) -> bool:

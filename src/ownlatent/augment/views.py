@@ -1,5 +1,6 @@
 """From a batch of images to normalised views."""
 
+import itertools
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,7 @@ from ownlatent.augment.recipes import View
 from ownlatent.types import Views
 
 _CACHE_BYTES = 400_000  # images are handed to the compiled loops in pieces whose crops fit a core's cache
+_PIXELS_PER_THREAD = 2**19  # of views; with fewer, waking a thread takes as long as it saves
 
 
 class ViewParams(NamedTuple):
@@ -97,7 +99,7 @@ class MultiView:
     ) -> Views:
         """Views by the compiled loops: of `places` (B,) in sources (N, C, H, W), or of crops where there are no boxes.
 
-        The threads share all views at once: waking them takes longer than a view of a small image.
+        The threads share all views at once.
         """
         from ownlatent.augment.kernels.crop import crop_batch
         from ownlatent.augment.kernels.view import finish
@@ -127,10 +129,11 @@ class MultiView:
                 *before, solarize = (each[part] for each in drawn[v])
                 finish(crops, *before, window, solarize, mean, std, outs[v][part])
 
-        threads = min(torch.get_num_threads(), n)
+        pixels = n * sum(size**2 for size in self.sizes)
+        threads = max(1, min(torch.get_num_threads(), n, pixels // _PIXELS_PER_THREAD))
         share = threads // gcd(threads, len(outs))  # parts of a view, so that all threads have as much to do
         edges = [n * part // share for part in range(share + 1)]
-        tasks = [(v, *span) for v in range(len(outs)) for span in zip(edges[:-1], edges[1:], strict=True)]
+        tasks = [(v, *span) for v in range(len(outs)) for span in itertools.pairwise(edges)]
         if threads == 1:
             for task in tasks:
                 work(*task)

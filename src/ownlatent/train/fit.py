@@ -25,6 +25,7 @@ from ownlatent.train.callbacks.knn import KNNMonitor
 from ownlatent.train.callbacks.metrics import Metrics, read_rows
 from ownlatent.train.callbacks.progress import ProgressBar
 from ownlatent.train.callbacks.statistics import Statistics
+from ownlatent.train.compile import compiled
 from ownlatent.train.finite import NotFinite
 from ownlatent.train.module import Pretraining
 from ownlatent.train.prepare import Job
@@ -92,7 +93,7 @@ def fit(job: Job, folder: Path, resume: bool = False) -> Outcome:
     if job.val is not None:
         callbacks.insert(0, KNNMonitor(job.val, job.bank, job.encoder.to(job.device), metrics))
     failed = False
-    with _quiet_lightning(), torch.random.fork_rng():
+    with _quiet_lightning(), torch.random.fork_rng(), compiled(job.method, recipe.compile == "on"):
         trainer = pl.Trainer(
             accelerator=recipe.accelerator,
             devices=1,

@@ -20,6 +20,7 @@ from ownlatent.errors import OwnlatentError
 from ownlatent.machine import memory
 from ownlatent.methods._base import Method
 from ownlatent.train.budget import Budget
+from ownlatent.train.compile import choose_compile
 from ownlatent.train.images import choose_device, open_data, say_progress
 from ownlatent.train.precision import choose_precision
 from ownlatent.train.recipe import Recipe, check
@@ -102,10 +103,22 @@ def prepare(
     if recipe.precision == "auto":
         precision, why = choose_precision(method.backbone, facts.channels, size, device)
         recipe = replace(recipe, precision=precision)
-    recipe = replace(recipe, accelerator=device.type, loading="resident" if isinstance(data, Resident) else "streaming")
+    steps_per_epoch = _steps_per_epoch(recipe, len(data))
+    budget = Budget(
+        steps=None if recipe.epochs is None else max(1, round(recipe.epochs * steps_per_epoch)),
+        seconds=None if recipe.minutes is None else recipe.minutes * 60,
+    )
+    assert recipe.batch_size and recipe.views
+    shape = (recipe.batch_size // recipe.accumulate, facts.channels, size, size)
+    compiles, why_compiled = choose_compile(recipe.compile, method.backbone, shape, device, recipe.precision, budget)
+    recipe = replace(
+        recipe,
+        accelerator=device.type,
+        loading="resident" if isinstance(data, Resident) else "streaming",
+        compile="on" if compiles else "off",
+    )
     assert recipe.views is not None
     encoder = Encoder(method.result, size, seen.mean, seen.std, seen.peak)
-    steps_per_epoch = _steps_per_epoch(recipe, len(data))
     job = Job(
         recipe=recipe,
         data=data,
@@ -117,14 +130,11 @@ def prepare(
         untrained=deepcopy(encoder),
         survey=seen,
         changes=changes,
-        budget=Budget(
-            steps=None if recipe.epochs is None else max(1, round(recipe.epochs * steps_per_epoch)),
-            seconds=None if recipe.minutes is None else recipe.minutes * 60,
-        ),
+        budget=budget,
         steps_per_epoch=steps_per_epoch,
         device=device,
     )
-    _say(job, why)
+    _say(job, why, why_compiled)
     return job
 
 
@@ -157,7 +167,7 @@ def _steps_per_epoch(recipe: Recipe, num_images: int) -> float:
     return passes / recipe.accumulate
 
 
-def _say(job: Job, why: str) -> None:
+def _say(job: Job, why: str, why_compiled: str) -> None:
     """Print what was found and chosen."""
     backbone, recipe = job.method.backbone, job.recipe
     place = "streamed from disk" if job.survey and job.survey.bytes else "of several sizes, streamed from disk"
@@ -173,6 +183,7 @@ def _say(job: Job, why: str) -> None:
         *(f"           changed for these images: {change}" for change in backbone.changes),
         f"network    {parameters:.2f} M parameters, {backbone.num_features} features",
         f"hardware   {recipe.accelerator}, precision {recipe.precision} ({why})",
+        f"           compile {recipe.compile} ({why_compiled})",
     ]:
         log.info(line)
 

@@ -16,6 +16,7 @@ from ownlatent.errors import OwnlatentError, nearest, option
 CHOICES = {
     "accelerator": ("auto", "cpu", "cuda", "mps"),
     "precision": ("auto", "32", "bf16", "16"),
+    "compile": ("auto", "on", "off"),
     "loading": ("auto", "resident", "streaming"),
     "on_unhealthy": ("stop", "warn"),
     "optim.name": ("adamw", "lars", "sgd"),
@@ -64,6 +65,7 @@ class Recipe:
     seed: int = _option("seed of weights, order and views", 0)
     accelerator: str = _option("auto, cpu, cuda or mps", "auto")
     precision: str = _option("auto (measured), 32, bf16 or 16", "auto")
+    compile: str = _option("auto (measured where it may pay), on or off: torch.compile the networks", "auto")
     loading: str = _option("auto, resident (all images in memory) or streaming (worker processes)", "auto")
     workers: int | None = _option("worker processes that decode images, when streaming")
     max_unreadable: float = _option("share of the images that may be unreadable before the run ends", 0.2)
