@@ -15,6 +15,7 @@ from ownlatent.augment.crop import (
     apply_crop,
     apply_flip,
     boxes_of,
+    boxes_of_views,
     crop_image,
     resize_weights,
     sample_crop,
@@ -248,3 +249,15 @@ def test_flip_probability():
     assert not sample_flip(100, generator, p=0.0).any()
     assert sample_flip(100, generator, p=1.0).all()
     assert sample_flip(40_000, generator).double().mean().item() == pytest.approx(0.5, abs=5 * 0.5 / sqrt(40_000))
+
+
+def test_views_of_one_size_get_the_boxes_that_each_would_get():
+    generator = torch.Generator().manual_seed(3)
+    crops = [
+        sample_crop(9, generator, (0.2, 1.0)),
+        sample_crop(9, generator, (0.05, 0.4), (0.5, 2.0)),
+        sample_crop(9, generator, (0.1, 0.3)),
+    ]
+    together = boxes_of_views(crops, 40, 57)
+    for crop, boxes in zip(crops, together, strict=True):
+        assert torch.equal(boxes, boxes_of(crop, 40, 57))

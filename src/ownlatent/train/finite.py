@@ -58,13 +58,17 @@ class Guard:
         scaled: a gradient scaler leaves steps with bad gradients out by itself, and they are no failure.
         """
         numbers = torch.stack([torch.stack(window.losses).float().mean(), norm.float()])
-        if norm.device.type != "cuda" or not optimizer.defaults.get("fused"):
+        if not self._can_wait(optimizer, norm.device):
             self._look(numbers, window, scaled)
             return
         self.settle()
         if not scaled:
             optimizer.found_inf = (~numbers.isfinite().all()).float()  # type: ignore[attr-defined]
         self._waiting = numbers, window, scaled
+
+    @staticmethod
+    def _can_wait(optimizer: Optimizer, device: torch.device) -> bool:
+        return device.type == "cuda" and bool(optimizer.defaults.get("fused"))
 
     def settle(self) -> None:
         """Look at what was not looked at yet. Raises NotFinite."""

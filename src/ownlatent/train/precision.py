@@ -8,13 +8,13 @@ import torch
 from ownlatent.backbones import Backbone
 
 _PIXELS = 64 * 32 * 32  # in a trial batch: enough for the arithmetic to outweigh the overhead
-_ROUNDS = 7
-_SECONDS = 5.0  # after which no new round begins
+_ROUNDS = 5
+_SECONDS = 0.8  # after which no new round begins: nobody should wait for this
 _GAIN = 1.1  # bfloat16 must be this much faster: it costs precision
 
 
 def choose_precision(backbone: Backbone, channels: int, image_size: int, device: torch.device) -> tuple[str, str]:
-    """("32" or "bf16", why) for training on a device; takes a second or two on a processor.
+    """("32" or "bf16", why) for training on a device; takes about a second on a processor.
 
     Accelerators get bfloat16 if they have it. Processors differ: with matrix or bfloat16 units it
     is up to twice as fast, without them slower. So forward and backward are timed both ways, in

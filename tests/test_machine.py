@@ -1,0 +1,34 @@
+"""What the C library does with freed memory."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import resource, sys
+import torch
+from ownlatent.machine import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def use():
+    blocks = [torch.ones(2**22) for _ in range(3)]  # 16 MiB each
+use()
+before = faults()
+for _ in range(20):
+    use()
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has mallopt")
+def test_freed_memory_is_used_again_without_asking_the_system():
+    faults = {
+        how: int(subprocess.run([sys.executable, "-c", PROGRAM, how], capture_output=True, check=True).stdout)
+        for how in ("keep", "as it is")
+    }
+    pages = 3 * 2**24 // 4096  # of one use
+    assert faults["keep"] < 2 * pages < faults["as it is"]
