@@ -104,9 +104,7 @@ def train(method: str, dataset: str, seed: int, folder: Path, options: argparse.
         minutes = 0.03 if options.quick else options.photos_minutes
         return results.ownlatent("demo", *common, "--minutes", minutes)
     data = options.cifar10 / "train.parquet"
-    return results.ownlatent(
-        "pretrain", data, *common, "--minutes", 0.03 if options.quick else options.cifar10_minutes
-    )
+    return results.ownlatent("pretrain", data, *common, "--minutes", 0.03 if options.quick else options.cifar10_minutes)
 
 
 @cache

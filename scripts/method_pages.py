@@ -16,6 +16,7 @@ CIRCUMSTANCES = {
     "default": "always",
     "small": "images up to 64 px",
     "processor": "no accelerator",
+    "short": "no accelerator, --minutes up to 60",
     "long": "over 300 epochs",
 }
 

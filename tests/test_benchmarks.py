@@ -13,7 +13,7 @@ SHARED = [ROOT / "benchmarks" / name for name in ("peers.py", "results.py")]
 SCRIPTS = [path for path in sorted((ROOT / "benchmarks").glob("*.py")) if path not in SHARED]
 AHEAD = ("photos_points_ahead", "cifar10_points_ahead")  # figures that compare with lightly without its name
 SLOW = ("_w64", "_224")  # networks that a quick run leaves out
-NOT_KEPT = ("cifar10_gpu",)  # needs a GPU
+NOT_KEPT = ("cifar10_gpu", "equal_time", "step")  # the first needs a GPU, the others hours of a quiet machine
 CIFAR10 = ("cifar10", "probe", "low_shot", "finetune")  # figures of that data set
 FIGURES = {
     "ablations": {"ablations", "byol_gain_points"},
@@ -21,9 +21,7 @@ FIGURES = {
     "equal_time": {
         f"{dataset}_{name}"
         for dataset in ("photos", "cifar10")
-        for name in (
-            *("knn", "linear", "points_ahead", "points_ahead_linear", "knn_lightly", "linear_lightly"),
-        )
+        for name in (*("knn", "linear", "points_ahead", "points_ahead_linear", "knn_lightly", "linear_lightly"),)
     },
     "evaluate": {
         *("knn_over_matmul", "knn_vs_lightly", "probe_speedup_vs_sgd100", "probe_accuracy_minus_sgd100"),

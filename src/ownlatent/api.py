@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ownlatent.errors import OwnlatentError
 from ownlatent.log import to_console, to_file
 from ownlatent.pretraining import go_on, train
-from ownlatent.recipes.begin import apart, begin
+from ownlatent.recipes.begin import apart, begin, method_for
 from ownlatent.run import Run, check_folder, default_folder, lies_among, make_way, replace_file
 from ownlatent.train.recipe import Recipe, coerce, edit
 
@@ -111,12 +111,12 @@ def demo(*, out: str | Path | None = None, overwrite: bool = False, **fields: An
     out: the run folder, by default the first of runs/demo, runs/demo-2, ... that is free. fields: as
     for `pretrain`, such as minutes=1.
     """
-    from ownlatent.recipes.photos import photos
+    from ownlatent.recipes.photos import MINUTES, photos
 
     if out is None:
         numbered = (Path("runs") / (f"demo-{n}" if n > 1 else "demo") for n in itertools.count(1))
         out = next(folder for folder in numbered if not folder.exists())
-    return pretrain(recipe=photos(fields.get("method", "byol")), out=out, overwrite=overwrite, **fields)
+    return pretrain(recipe=photos(fields.get("method") or method_for(MINUTES)), out=out, overwrite=overwrite, **fields)
 
 
 def evaluate(

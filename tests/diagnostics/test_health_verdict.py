@@ -139,7 +139,7 @@ def test_nothing_is_suspected_of_a_method_as_it_comes(method: str):
         assert not list(methods.get(method).suspects(methods.settings(method) | given)), row
     for small in (True, False):
         for long in (True, False):
-            changes = methods.usual(method, small=small, processor=True, long=long)
+            changes = methods.usual(method, small=small, processor=True, short=False, long=long)
             given = {n.removeprefix("method."): v for n, v in changes.items() if n.startswith("method.")}
             assert not list(methods.get(method).suspects(methods.settings(method) | given))
 

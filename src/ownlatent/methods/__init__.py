@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ownlatent.methods._base import Method
 
 
-UNASKED = ("default", "small", "processor", "long")
+UNASKED = ("default", "small", "processor", "short", "long")
 """The recipes that apply by themselves, each over the one before."""
 
 
@@ -35,8 +35,9 @@ def get(name: str) -> "type[Method]":
 def recipes(name: str) -> dict[str, dict[str, Any]]:
     """A method's recipes: settings by the command line's dotted names, with an "about" in words.
 
-    Four of them apply unasked, in this order: "default", "small" (images of up to 64 px), "processor"
-    (no accelerator) and "long" (more than 300 epochs). The others are asked for by name.
+    Five of them apply unasked, in this order: "default", "small" (images of up to 64 px), "processor" (no
+    accelerator), "short" (up to an hour on a processor) and "long" (more than 300 epochs). The others are asked for
+    by name.
     """
     return getattr(importlib.import_module(get(name).__module__), "RECIPES", {})
 
@@ -56,10 +57,10 @@ def named_recipes(name: str) -> dict[str, dict[str, Any]]:
     return named
 
 
-def usual(name: str, *, small: bool, processor: bool, long: bool) -> dict[str, Any]:
+def usual(name: str, *, small: bool, processor: bool, short: bool, long: bool) -> dict[str, Any]:
     """The settings that a method's recipes make usual under these circumstances."""
     found: dict[str, Any] = {}
-    for row, applies in zip(UNASKED, (True, small, processor, long), strict=True):
+    for row, applies in zip(UNASKED, (True, small, processor, short, long), strict=True):
         if applies:
             found |= recipes(name).get(row, {})
     return found

@@ -29,8 +29,8 @@ class VICReg(Method):
     v(Z) = mean_j max(0, 1 - sqrt(Var(z_j) + 1e-4)), c(Z) = sum_{i != j} Cov(Z)_ij^2 / D (eq. 1 to 6).
     Like the released code and unlike the paper's text, s is a mean over features too and the variance terms are halved.
 
-    Needs: batch 128 or more; memory one network and a matrix of the projection's width squared; negatives none;
-    momentum no; predictor no.
+    Needs: batch 64 or more, the paper tried 128 and up; memory one network and a matrix of the projection's width
+    squared; negatives none; momentum no; predictor no.
 
     Pick it: when one wants to see what keeps the embeddings apart: every term is a number with a meaning.
 
@@ -113,6 +113,7 @@ RECIPES = {
     "default": {"views": "vicreg", "optim.name": "sgd", "optim.base_lr": 0.12, "optim.weight_decay": 5e-4},
     "small": {"views": "vicreg_small"},
     "processor": {"method.hidden": 512, "method.projection": 512},
+    "short": {"views": "gentle"},
     "imagenet": {
         "about": "1000 epochs, 73.2 % linear; the released code's views, BYOL's pair",
         "views": "byol",

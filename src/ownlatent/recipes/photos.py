@@ -7,7 +7,10 @@ from ownlatent.methods import usual
 from ownlatent.train.recipe import Optim, Recipe
 
 
-def photos(method: str = "byol", minutes: float = 2.25) -> Recipe:
+MINUTES = 2.25
+
+
+def photos(method: str, minutes: float = MINUTES) -> Recipe:
     """A method on patches of the photographs inside scikit-image; the task is which photograph a patch is from.
 
     Command: `ownlatent demo --method METHOD`. Hardware: 2 CPU cores, 3 minutes in all. Expected scores: those
@@ -23,7 +26,7 @@ def photos(method: str = "byol", minutes: float = 2.25) -> Recipe:
         scale = view.crop_scale if view.size < 1 else (0.3, 1.0)
         return replace(view, crop_scale=scale, brightness=0.2, contrast=0.2, solarize=0.0, blur=0.0)
 
-    own = usual(method, small=True, processor=True, long=False)
+    own = usual(method, small=True, processor=True, short=True, long=False)
     views = RECIPES[own.get("views", "byol")]
     return Recipe(
         data="photos:train",

@@ -168,8 +168,8 @@ def _summary(steps: int, images: int, seconds: float) -> dict:
 
 
 def _every(job: Job) -> int:
-    """Steps between two rows of metrics: twenty an epoch, and no fewer than ten in the whole run."""
-    every = max(1, min(50, int(job.steps_per_epoch / 20)))
+    """Steps between two rows of metrics: 10 to 50, twenty rows an epoch between; and no fewer than ten in a run."""
+    every = max(10, min(50, int(job.steps_per_epoch / 20)))
     return min(every, max(1, job.budget.steps // 10)) if job.budget.steps else every
 
 

@@ -13,6 +13,8 @@ from typing import Any
 from ownlatent.augment.recipes import RECIPES, View
 from ownlatent.errors import OwnlatentError, nearest, option
 
+SHORT_MINUTES = 60.0
+"""Runs of so many minutes are short: what learns fastest is then worth more than what gets furthest."""
 CHOICES = {
     "accelerator": ("auto", "cpu", "cuda", "mps"),
     "precision": ("auto", "32", "bf16", "16"),
@@ -55,7 +57,10 @@ class Recipe:
         "folder of images, Parquet files, tar shards, arrays, torchvision:NAME, hf:NAME or photos:train", ""
     )
     val: str | None = _option("folder with class subfolders: k-NN accuracy is measured on it, never trained on")
-    method: str = _option("the method, of those in `ownlatent list methods`", "byol")
+    method: str = _option(
+        "the method, of those in `ownlatent list methods`; unless given byol, and vicreg with --minutes up to 60",
+        "byol",
+    )
     backbone: str | None = _option("any timm or torchvision name, or one of ownlatent's small networks")
     epochs: float | None = _option("length of the run in passes over the data")
     minutes: float | None = _option("length of the run in minutes of training, instead of --epochs")

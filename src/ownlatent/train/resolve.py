@@ -8,7 +8,7 @@ from ownlatent.backbones.stem import SMALL_IMAGE
 from ownlatent.errors import OwnlatentError, nearest
 from ownlatent.machine import cores
 from ownlatent.methods import get, settings, usual
-from ownlatent.train.recipe import Optim, Recipe, check, coerce, edit
+from ownlatent.train.recipe import SHORT_MINUTES, Optim, Recipe, check, coerce, edit
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ def resolve(recipe: Recipe, facts: Facts, view_changes: dict[str, Any]) -> Recip
     """The recipe with every None filled in and the changes to views applied. Raises OwnlatentError."""
     small_machine = facts.device == "cpu"
     size = image_size(recipe, facts)
-    most = _batch_size(facts.num_images, recipe.accumulate, 128 if small_machine else 256)
+    usually = _usual(recipe, size, facts.device).get("batch_size", 128 if small_machine else 256)
+    most = _batch_size(facts.num_images, recipe.accumulate, usually)
     batch = recipe.batch_size or most
     if facts.num_images < batch:
         raise OwnlatentError(
@@ -65,7 +66,8 @@ def resolve(recipe: Recipe, facts: Facts, view_changes: dict[str, Any]) -> Recip
 def _usual(recipe: Recipe, size: int, device: str) -> dict[str, Any]:
     """What the method's own recipes make usual for this run."""
     long = recipe.epochs is not None and recipe.epochs > 300
-    return usual(recipe.method, small=size <= SMALL_IMAGE, processor=device == "cpu", long=long)
+    short = recipe.minutes is not None and recipe.minutes <= SHORT_MINUTES and device == "cpu"
+    return usual(recipe.method, small=size <= SMALL_IMAGE, processor=device == "cpu", short=short, long=long)
 
 
 def image_size(recipe: Recipe, facts: Facts) -> int:
