@@ -6,7 +6,6 @@ from ownlatent.augment.recipes import RECIPES, View
 from ownlatent.methods import usual
 from ownlatent.train.recipe import Optim, Recipe
 
-
 MINUTES = 2.25
 
 
