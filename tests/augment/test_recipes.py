@@ -32,6 +32,7 @@ EXPECTED: dict[str, list[tuple[float, float, float, tuple[float, ...], float, fl
     "moco_small": [(1, 0.08, 1, HALF, 0.5, 0.0)] * 2,
     "simsiam_small": [(1, 0.2, 1, HALF, 0.0, 0.0)] * 2,
     "vicreg_small": [(1, 0.2, 1, BYOL, 0.0, 0.1)] * 2,
+    "gentle": [(1, 0.3, 1, (0.2, 0.2, 0.2, 0.1), 0.0, 0.0)] * 2,
     "dino_small": [
         (1, 0.25, 1, BYOL, 0.0, 0.0),
         (1, 0.25, 1, BYOL, 0.0, 0.2),

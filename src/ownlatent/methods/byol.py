@@ -36,7 +36,8 @@ class BYOL(Method):
     Needs: batch 64 or more, hardly better beyond 256; memory two networks; negatives none; momentum yes;
     predictor yes.
 
-    Pick it: first: it needs neither large batches nor negatives, and forgives the choice of views.
+    Pick it: first, unless there is little time: it needs neither large batches nor negatives, and forgives the choice
+    of views.
 
     Goes wrong: with a gradient into a target that follows at once (tau 0, stop_gradient false) all images get one
     embedding: the loss falls to 0 within an epoch and `std` with it. Without a predictor the embeddings draw together

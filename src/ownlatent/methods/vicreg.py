@@ -32,7 +32,8 @@ class VICReg(Method):
     Needs: batch 64 or more, the paper tried 128 and up; memory one network and a matrix of the projection's width
     squared; negatives none; momentum no; predictor no.
 
-    Pick it: when one wants to see what keeps the embeddings apart: every term is a number with a meaning.
+    Pick it: when there is little time, for which it is the default; or to see what keeps the embeddings apart: every
+    term is a number with a meaning.
 
     Goes wrong: a variance term that stays near 1 is collapse: the balance is off (lambda and mu should be equal and
     well above nu; 1, 1, 1 collapses) or the rate too high. A large covariance term with a small variance term means

@@ -70,7 +70,11 @@ class Metrics(pl.Callback):
 
     def _write(self, trainer: pl.Trainer, module: Pretraining, step: int, views: Sequence[torch.Tensor]) -> None:
         assert module.output is not None and module.gradient_norm is not None
-        loss = torch.stack(self._losses).mean().item()
+        output = module.output
+        on_device = [torch.stack(self._losses).mean(), module.gradient_norm, weight_norm(module.trained)]
+        on_device += [relative_std(output.embeddings), *output.terms.values()]
+        # All at once: reading a number makes an accelerator finish what is queued.
+        loss, gradient, weight, std, *terms = torch.stack([number.float() for number in on_device]).tolist()
         self._losses.clear()
         due = self.statistics.due(step, module.progress)
         measured = self.statistics.measure(module, views, step) if due else {}
@@ -88,15 +92,15 @@ class Metrics(pl.Callback):
             "loss": round(loss, 5),
             "lr": round(trainer.optimizers[0].param_groups[0]["lr"], 8),
             "tau": _rounded(scheduled.pop("tau", None), 6),
-            "std": round(relative_std(module.output.embeddings).item(), 4),
-            "gradient_norm": _significant(module.gradient_norm.item()),
-            "weight_norm": _significant(weight_norm(module.trained).item()),
+            "std": round(std, 4),
+            "gradient_norm": _significant(gradient),
+            "weight_norm": _significant(weight),
             "images_per_second": round((self._last[0] - batches) * (recipe.batch_size // recipe.accumulate) / span, 1),
             "waiting": round((self.loader.waited - waited) / span, 4),
             "knn": _rounded(self.knn, 4),
             **{name: _significant(measured[name]) if name in measured else "" for name in NAMES},
             **{name: round(value, 6) for name, value in scheduled.items()},
-            **{name: round(term.item(), 6) for name, term in module.output.terms.items()},
+            **{name: round(term, 6) for name, term in zip(output.terms, terms, strict=True)},
         }
         self.knn = None
         self.rows.append({name: None if value == "" else float(value) for name, value in self.latest.items()})
