@@ -13,11 +13,16 @@ SHARED = [ROOT / "benchmarks" / name for name in ("peers.py", "results.py")]
 SCRIPTS = [path for path in sorted((ROOT / "benchmarks").glob("*.py")) if path not in SHARED]
 AHEAD = ("photos_points_ahead", "cifar10_points_ahead")  # figures that compare with lightly without its name
 SLOW = ("_w64", "_224")  # networks that a quick run leaves out
-NOT_KEPT = ("cifar10_gpu", "equal_time", "step")  # the first needs a GPU, the others hours of a quiet machine
+NOT_KEPT = ("cifar10_gpu", "cost", "equal_time", "step")  # the first needs a GPU, the others hours of a quiet machine
 CIFAR10 = ("cifar10", "probe", "low_shot", "finetune")  # figures of that data set
 FIGURES = {
     "ablations": {"ablations", "byol_gain_points"},
     "cifar10_gpu": {f"cifar10_{name}" for name in ("minutes", "images_per_second", "knn", "linear")},
+    "cost": {
+        *(f"step_by_{name}_exponent" for name in ("batch_size", "image_size", "views", "queue")),
+        *(f"{name}_by_files_exponent" for name in ("listing", "epoch")),
+        *(f"{name}_by_features_exponent" for name in ("knn", "linear")),
+    },
     "equal_time": {
         f"{dataset}_{name}"
         for dataset in ("photos", "cifar10")
