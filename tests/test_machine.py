@@ -15,10 +15,11 @@ if sys.argv[1] == "keep":
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 def use():
-    blocks = [torch.ones(2**22) for _ in range(3)]  # 16 MiB each
-use()
+    blocks = [torch.ones(2**24) for _ in range(2)]  # 64 MiB each
+for _ in range(3):
+    use()
 before = faults()
-for _ in range(20):
+for _ in range(10):
     use()
 print(faults() - before)
 """
@@ -30,5 +31,7 @@ def test_freed_memory_is_used_again_without_asking_the_system():
         how: int(subprocess.run([sys.executable, "-c", PROGRAM, how], capture_output=True, check=True).stdout)
         for how in ("keep", "as it is")
     }
-    pages = 3 * 2**24 // 4096  # of one use
-    assert faults["keep"] < 2 * pages < faults["as it is"]
+    pages = 2 * 2**26 // 4096  # of one use, where they are of the usual size
+    assert faults["keep"] < pages
+    if faults["as it is"] < pages:
+        pytest.skip("the system gives memory in huge pages, and little is to be saved")

@@ -20,6 +20,7 @@ from ownlatent.methods.dino import DINO
 from ownlatent.methods.supervised import Supervised
 from ownlatent.optim.schedules import cosine, warmup_cosine
 from ownlatent.train.callbacks.metrics import COLUMNS
+from ownlatent.train.finite import Guard, Window
 from ownlatent.train.module import Pretraining
 
 TINY = {"backbone": "resnet10_w16", "image_size": 16, "batch_size": 16, "precision": "32", "accelerator": "cpu"}
@@ -215,9 +216,11 @@ def test_a_method_sees_gradients_without_the_scale_of_half_precision(fused: bool
     said: list[str] = []
     scaler = SimpleNamespace(unscale_=lambda optimizer: said.append("unscaled"))
     method = SimpleNamespace(parameters=list, before_step=lambda progress: said.append(f"before {progress}"))
-    trainer = SimpleNamespace(precision_plugin=SimpleNamespace(scaler=scaler))
-    window = SimpleNamespace(losses=[torch.ones(())])
-    module = SimpleNamespace(trainer=trainer, method=method, step_progress=0.5, window=window)
+    trainer = SimpleNamespace(precision_plugin=SimpleNamespace(scaler=scaler), global_step=0)
+    window = Window({}, 0)
+    window.losses.append(torch.ones(()))
+    parts = {"method": method, "trained": [], "window": window, "guard": Guard()}
+    module = SimpleNamespace(trainer=trainer, step_progress=0.5, **parts)
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(2))], lr=0.1, fused=fused)
     Pretraining.on_before_optimizer_step(module, optimizer)  # type: ignore[arg-type]
     assert said == ["unscaled", "before 0.5"] if fused else said == ["before 0.5"]

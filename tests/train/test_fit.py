@@ -124,7 +124,7 @@ def test_a_killed_run_goes_on_from_a_whole_checkpoint(image_folder: Path, tmp_pa
     whole = pretrain(image_folder, out=tmp_path / "whole", epochs=60, **TINY)
     killed = tmp_path / "killed"
     process = _start(image_folder, killed, epochs=60, checkpoint_seconds=0.01)
-    _wait_for_rows(process, killed, 20)
+    _wait_for_rows(process, killed, 10)
     process.kill()
     process.communicate(timeout=60)
     state = torch.load(killed / "checkpoints" / "last.ckpt", weights_only=True)
