@@ -64,15 +64,10 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for name, values in SERIES.items():
         for value in values[:2] if options.quick else values:
-            setting = {
-                **BASE,
-                **({"method": "dino"} if name == "views" else {"method": "moco_v2"} if name == "queue" else {}),
-            }
-            setting |= {name: value, "steps": 3 if options.quick else STEPS}
-            done = subprocess.run(
-                [sys.executable, __file__, "--one", json.dumps(setting)], check=True, capture_output=True, text=True
-            )
-            rows.append({"varied": name, "value": value, **json.loads(done.stdout.splitlines()[-1])})
+            setting = {**BASE, "method": METHOD.get(name, "byol"), name: value}
+            setting["steps"] = 3 if options.quick else STEPS
+            measured = one(setting) if options.quick else in_a_process(setting)
+            rows.append({"varied": name, "value": value, **measured})
             print(json.dumps(rows[-1]), flush=True)
     for count in FILES[:2] if options.quick else FILES:
         rows.append({"varied": "files", "value": count, **files(count)})
@@ -81,6 +76,12 @@ def main() -> None:
         rows.append({"varied": "features", "value": count, **features(count)})
         print(json.dumps(rows[-1]), flush=True)
     results.write(options.out, "cost", rows, figures(rows))
+
+
+def in_a_process(setting: dict[str, Any]) -> dict[str, float]:
+    command = [sys.executable, __file__, "--one", json.dumps(setting)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def one(setting: dict[str, Any]) -> dict[str, float]:
@@ -111,7 +112,8 @@ def files(count: int) -> dict[str, float]:
     batch = 100
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "images"
-        make(root, count // 1000, 1000)
+        folders = max(10, count // 1000)
+        make(root, folders, count // folders)
         sleep(3)  # what has changed within the last seconds is not trusted yet, and its listing not kept
         first, again = (start(root, Path(scratch), which, []) for which in ("first", "again"))
         os.environ["OWNLATENT_CACHE"] = str(Path(scratch) / "cache")

@@ -100,13 +100,17 @@ def byol_pytorch_steps(net: nn.Module, images: Tensor, size: int, batch_size: in
     heads = {"projection_size": LIGHTLY_PROJECTION, "projection_hidden_size": LIGHTLY_HIDDEN}
     learner = BYOL(net, image_size=size, hidden_layer=-1, use_simplicial_embeddings=False, **heads)
     optimizer = torch.optim.Adam(learner.parameters(), lr=3e-4)
-    while True:
-        for rows in torch.randperm(len(images)).split(batch_size):
-            if len(rows) < batch_size:
-                break
-            loss = learner(images[rows].float() / 255)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            learner.update_moving_average()
-            yield
+
+    def steps() -> Iterator[None]:
+        while True:
+            for rows in torch.randperm(len(images)).split(batch_size):
+                if len(rows) < batch_size:
+                    break
+                loss = learner(images[rows].float() / 255)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                learner.update_moving_average()
+                yield
+
+    return steps()

@@ -86,7 +86,7 @@ def main() -> None:
         options.rounds, options.seconds = 1, 0.0
     keep_freed_memory()
     found: dict[str, float] = {}
-    rows = start_up(2 if options.quick else options.rounds, found) if not options.settings else []
+    rows = start_up(options.rounds, 0 if options.quick else 1, found) if not options.settings else []
     wanted = options.settings.split(",") if options.settings else ["w16"] if options.quick else None
     for setting in SETTINGS[:1] if options.quick else SETTINGS:
         if wanted is None or setting.key in wanted:
@@ -94,13 +94,13 @@ def main() -> None:
     results.write(options.out, "step", rows, found | figures(rows))
 
 
-def start_up(rounds: int, found: dict[str, float]) -> list[dict[str, Any]]:
-    """Bare imports and the first training step, in turn."""
+def start_up(rounds: int, warm: int, found: dict[str, float]) -> list[dict[str, Any]]:
+    """Bare imports and the first training step, in turn; the first `warm` rounds fill caches."""
     times: dict[str, list[float]] = {"imports": [], "first_step": []}
     with tempfile.TemporaryDirectory() as scratch:
         array, run = Path(scratch) / "images.npy", Path(scratch) / "run"
         np.save(array, np.random.default_rng(0).integers(0, 256, (5000, 32, 32, 3), np.uint8))
-        for _ in range(rounds + 1):
+        for _ in range(warm + rounds):
             began = perf_counter()
             subprocess.run([sys.executable, "-c", IMPORTS], check=True)
             times["imports"].append(perf_counter() - began)
@@ -120,10 +120,10 @@ def start_up(rounds: int, found: dict[str, float]) -> list[dict[str, Any]]:
             process.wait()
             (run / "metrics.csv").unlink()
     ratios = [
-        a / b for a, b in zip(times["first_step"][1:], times["imports"][1:], strict=True)
+        a / b for a, b in zip(times["first_step"][warm:], times["imports"][warm:], strict=True)
     ]  # the first fills caches
     found["first_step_over_imports"] = round(median(ratios), 3)
-    return [{"what": name, **spread(values[1:], 1.0, "seconds")} for name, values in times.items()]
+    return [{"what": name, **spread(values[warm:], 1.0, "seconds")} for name, values in times.items()]
 
 
 def measure(setting: Setting, options: argparse.Namespace) -> list[dict[str, Any]]:
