@@ -66,7 +66,7 @@ def main() -> None:
 def train(folder: Path, epochs: float, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
     """Scores of one run by the photographs' recipe, or None in their places if its loss did not stay finite."""
     try:
-        run = demo(out=folder, epochs=epochs, seed=seed, **settings)
+        run = demo(out=folder, method="byol", epochs=epochs, seed=seed, **settings)
     except OwnlatentError as error:
         if "diverged" not in str(error):
             raise

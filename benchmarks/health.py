@@ -90,7 +90,7 @@ def collapses() -> list[Case]:
         collapse("tau 0", "moco_v2", {"method.tau": 0}, few, "tau"),
     ]
     for method in ("byol", "simsiam", "simclr", "moco_v2", "moco_v3", "barlow_twins", "vicreg", "directpred", "dino"):
-        rate = 100 * usual(method, small=True, processor=True, long=False)["optim.base_lr"]
+        rate = 100 * usual(method, small=True, processor=True, short=False, long=False)["optim.base_lr"]
         words = f"{few}|diverging|stalled"
         found.append(collapse("rate x 100", method, {"optim.base-lr": rate}, words, "lr"))
         found.append(collapse("identical views", method, IDENTICAL, f"{few}|stalled", "views"))
@@ -106,7 +106,7 @@ def healthy() -> list[Case]:
         if method != "supervised"
     ]
     for method in ("byol", "simsiam", "simclr", "vicreg"):
-        rate = usual(method, small=True, processor=True, long=False)["optim.base_lr"]
+        rate = usual(method, small=True, processor=True, short=False, long=False)["optim.base_lr"]
         for name, options in (
             ("batch 64", {"batch-size": 64}),
             ("batch 256", {"batch-size": 256}),

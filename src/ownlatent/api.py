@@ -116,7 +116,9 @@ def demo(*, out: str | Path | None = None, overwrite: bool = False, **fields: An
     if out is None:
         numbered = (Path("runs") / (f"demo-{n}" if n > 1 else "demo") for n in itertools.count(1))
         out = next(folder for folder in numbered if not folder.exists())
-    return pretrain(recipe=photos(fields.get("method") or method_for(MINUTES)), out=out, overwrite=overwrite, **fields)
+    given = None if "epochs" in fields else fields.get("minutes", MINUTES)
+    method = fields.get("method") or method_for(edit(Recipe(), {"minutes": given}).minutes)
+    return pretrain(recipe=photos(method), out=out, overwrite=overwrite, **fields)
 
 
 def evaluate(

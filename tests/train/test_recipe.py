@@ -2,6 +2,7 @@
 
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -380,3 +381,23 @@ def test_check_takes_the_ends_of_the_ranges() -> None:
     ends = {"image_size": 8, "workers": 0, "seed": 0, "optim.momentum": 0, "optim.warmup": 0, "optim.weight_decay": 0}
     check(edit(Recipe(views=TWO), {**ends, "views.flip": 1, "views.blur": 0, "views.crop_scale": (1, 1)}))
     check(Recipe())
+
+
+@pytest.mark.parametrize(
+    ("given", "method"),
+    [
+        ({}, "byol"),
+        ({"minutes": "60"}, "vicreg"),
+        ({"minutes": 61.0}, "byol"),
+        ({"epochs": 3}, "byol"),
+        ({"minutes": 5, "method": "byol"}, "byol"),
+        ({"minutes": 5, "method": "dino"}, "dino"),
+    ],
+)
+def test_a_short_run_that_names_no_method_is_vicreg(given: dict[str, Any], method: str):
+    assert begin(None, {"data": "x", **given})[0].method == method
+
+
+def test_what_is_given_as_a_recipe_keeps_its_method():
+    assert begin(Recipe(data="x", minutes=5.0), {})[0].method == "byol"
+    assert begin("imagenet", {"data": "x", "minutes": 5.0})[0].method == "byol"
