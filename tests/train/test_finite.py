@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from ownlatent import backbones, methods
 from ownlatent.optim.create import create
-from ownlatent.train.finite import Guard, NotFinite, Window
+from ownlatent.train.finite import Guard, NotFinite, Window, memory_of
 from ownlatent.train.module import gradient_norm, seed_networks
 
 
@@ -41,25 +42,41 @@ def test_a_bad_step_is_left_out_on_the_device_and_told_at_the_next(name: str, mo
     guard.settle()  # nothing is left to look at
 
 
+def overflowed() -> tuple[torch.optim.Optimizer, Window, torch.Tensor]:
+    """An optimiser, and a step whose loss is finite and whose gradient is not."""
+    optimizer = create("sgd", [{"params": list(nn.Linear(2, 1).parameters())}], lr=0.1, weight_decay=0.0)
+    window = Window({}, 0)
+    window.losses.append(torch.tensor(1.0))
+    return optimizer, window, torch.tensor(float("inf"))
+
+
 def test_the_last_step_is_looked_at_when_a_run_ends(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Guard, "_can_wait", staticmethod(lambda optimizer, device: True))
-    net = nn.Linear(2, 1)
-    optimizer = create("sgd", [{"params": list(net.parameters())}], lr=0.1, weight_decay=0.0)
-    guard, window = Guard(), Window({}, 0)
-    window.losses.append(torch.tensor(1.0))
-    guard.check(optimizer, window, torch.tensor(float("inf")), scaled=False)
+    guard = Guard()
+    guard.check(*overflowed(), scaled=False)
     with pytest.raises(NotFinite, match="the gradient is inf"):
         guard.settle()
 
 
 def test_what_a_gradient_scaler_leaves_out_is_no_failure():
-    net = nn.Linear(2, 1)
-    optimizer = create("sgd", [{"params": list(net.parameters())}], lr=0.1, weight_decay=0.0)
-    guard, window = Guard(), Window({}, 0)
-    window.losses.append(torch.tensor(1.0))
-    guard.check(optimizer, window, torch.tensor(float("inf")), scaled=True)
+    guard = Guard()
+    guard.check(*overflowed(), scaled=True)
     with pytest.raises(NotFinite, match="the gradient is inf"):
-        guard.check(optimizer, window, torch.tensor(float("inf")), scaled=False)
+        guard.check(*overflowed(), scaled=False)
+
+
+def test_what_a_method_remembers_is_found_after_it_was_moved():
+    """As a move to CUDA does, another dtype puts other buffers in the place of the old ones."""
+    backbone = backbones.create("resnet10_w16", image_size=16)
+    method = methods.create("moco_v2", backbone, hidden=16, projection=8, queue=32)
+    memory = memory_of(method)
+    method.double()
+    method.queue.keys.fill_(3)
+    kept = Window(memory, 0).memory
+    assert set(kept) == {"queue.keys", "queue.place"}
+    assert kept["queue.keys"].dtype == torch.float64 and bool((kept["queue.keys"] == 3).all())
+    method.queue.keys.fill_(4)
+    assert bool((kept["queue.keys"] == 3).all())
 
 
 def test_networks_draw_as_after_a_seed_by_torch_and_nothing_piles_up():

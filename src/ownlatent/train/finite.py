@@ -17,19 +17,22 @@ class Window:
     forward pass reads and changes, such as a queue, by name. step, progress, lr: of the step, once it is due.
     """
 
-    def __init__(self, memory: dict[str, Tensor], number: int):
+    def __init__(self, memory: dict[str, tuple[nn.Module, str]], number: int):
         self.number, self.passes, self.losses = number, list[tuple[Any, ...]](), list[Tensor]()
-        self.memory = {name: buffer.clone() for name, buffer in memory.items()}
+        self.memory = {name: getattr(part, key).clone() for name, (part, key) in memory.items()}
         self.step, self.progress, self.lr = 0, 0.0, 0.0
 
 
-def memory_of(method: Method) -> dict[str, Tensor]:
-    """A method's buffers by name, without BatchNorm's running statistics, which training writes and does not read."""
+def memory_of(method: Method) -> dict[str, tuple[nn.Module, str]]:
+    """Where a method's buffers are, by name, without BatchNorm's statistics, which training writes and does not read.
+
+    Not the buffers themselves: moving the method to a device puts others in their place.
+    """
     return {
-        f"{name}.{key}".removeprefix("."): buffer
+        f"{name}.{key}".removeprefix("."): (part, key)
         for name, part in method.named_modules()
         if not isinstance(part, nn.modules.batchnorm._NormBase)
-        for key, buffer in part.named_buffers(recurse=False)
+        for key, _ in part.named_buffers(recurse=False)
     }
 
 
