@@ -71,7 +71,7 @@ def main() -> None:
 def one(method: str, folder: Path, options: argparse.Namespace, rest: list[str]) -> dict[str, Any]:
     """Train, unless it is done, and evaluate."""
     if not (folder / "results.json").exists() or not Run(folder).results["finished"]:
-        backbone, epochs = ("resnet8_w16", 0.02) if options.quick else ("resnet18", options.epochs)
+        backbone, epochs = ("resnet10_w16", 0.02) if options.quick else ("resnet18", options.epochs)
         results.ownlatent(
             *("pretrain", options.cifar10 / "train.parquet", "--method", method, "--out", folder, "--overwrite"),
             *("--backbone", backbone, "--image-size", 32, "--batch-size", options.batch_size, "--epochs", epochs),

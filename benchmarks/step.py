@@ -26,7 +26,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from time import perf_counter, sleep
@@ -37,7 +37,7 @@ import peers
 import results
 import torch
 
-from ownlatent import methods
+from ownlatent import backbones, methods
 from ownlatent.data.loader import ResidentLoader
 from ownlatent.machine import keep_freed_memory
 from ownlatent.train import fit as training
@@ -62,6 +62,7 @@ SETTINGS = (
     Setting("w64", "resnet18", 32, 256),
     Setting("224", "resnet18", 224, 32),
 )
+PEERS = ("lightly", "byol_pytorch")
 WARM = 3  # steps before a measurement
 IMPORTS = "import torch, torchvision, timm, lightning.pytorch"
 FIRST_STEP = ("--epochs", 1000, "--backbone", "resnet10_w16")
@@ -137,7 +138,7 @@ def measure(setting: Setting, options: argparse.Namespace) -> list[dict[str, Any
     for job in jobs.values():
         precision = job.recipe.precision
         takes[f"bare {precision}"] = stepping(bare_steps(deepcopy(job.method), setting, precision))
-        takes[f"ownlatent {precision}"] = lambda count, job=job: seconds_of_fit(job, count)  # type: ignore[misc]
+        takes[f"ownlatent {precision}"] = lambda count, job=job: sum(times_of_fit(job, count))  # type: ignore[misc]
     net = jobs["auto"].method.backbone.net
     try:
         learner = peers.Lightly(deepcopy(net), images, setting.size, setting.batch_size, options.workers)
@@ -218,8 +219,6 @@ def bare_steps(method: torch.nn.Module, setting: Setting, precision: str) -> Ite
 def bare_as_is(setting: Setting, precision: str, options: argparse.Namespace) -> None:
     """Print the seconds of a bare step, in a process whose memory is managed as usual."""
     heads = {"hidden": peers.LIGHTLY_HIDDEN, "projection": peers.LIGHTLY_PROJECTION}
-    from ownlatent import backbones
-
     method = methods.create("byol", backbones.create(setting.backbone, image_size=setting.size), **heads)
     take = stepping(bare_steps(method, setting, precision))
     count = max(2, round(options.seconds / (take(2) / 2)))
@@ -252,13 +251,13 @@ class _Clocked(ResidentLoader):
             yield batch
 
 
-def seconds_of_fit(job: Job, count: int) -> float:
-    """Seconds of `count` steps in the middle of a run."""
+def times_of_fit(job: Job, count: int) -> list[float]:
+    """Seconds of each of `count` steps in the middle of a run."""
     _Clocked.count, _Clocked.times = count, []
     training.ResidentLoader = _Clocked  # type: ignore[misc]
     with tempfile.TemporaryDirectory() as folder, silently():
-        fit(replace(job), Path(folder))
-    return _Clocked.times[WARM + count] - _Clocked.times[WARM]
+        fit(job, Path(folder))
+    return [after - before for before, after in pairwise(_Clocked.times[WARM : WARM + count + 1])]
 
 
 def spread(values: list[float], scale: float, unit: str) -> dict[str, Any]:
@@ -289,9 +288,6 @@ def figures(rows: list[dict[str, Any]]) -> dict[str, float]:
             if ratios:
                 found[f"end_to_end_vs_{peer}_{key}"] = round(min(ratios), 3)
     return found
-
-
-PEERS = ("lightly", "byol_pytorch")
 
 
 if __name__ == "__main__":

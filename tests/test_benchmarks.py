@@ -26,7 +26,7 @@ FIGURES = {
     "equal_time": {
         f"{dataset}_{name}"
         for dataset in ("photos", "cifar10")
-        for name in (*("knn", "linear", "points_ahead", "points_ahead_linear", "knn_lightly", "linear_lightly"),)
+        for name in ("knn", "linear", "points_ahead", "points_ahead_linear", "knn_lightly", "linear_lightly")
     },
     "evaluate": {
         *("knn_over_matmul", "knn_vs_lightly", "probe_speedup_vs_sgd100", "probe_accuracy_minus_sgd100"),

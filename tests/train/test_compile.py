@@ -14,12 +14,12 @@ from ownlatent.train.compile import choose_compile, compiled
 
 def method_of(seed: int = 0) -> methods._base.Method:
     torch.manual_seed(seed)
-    return methods.create("byol", backbones.create("resnet8_w16", image_size=16), hidden=16, projection=8)
+    return methods.create("byol", backbones.create("resnet10_w16", image_size=16), hidden=16, projection=8)
 
 
 @pytest.mark.parametrize(("wanted", "chosen"), [("on", True), ("off", False), ("auto", False)])
 def test_a_processor_compiles_when_asked_and_says_why(wanted: str, chosen: bool):
-    backbone = backbones.create("resnet8_w16", image_size=16)
+    backbone = backbones.create("resnet10_w16", image_size=16)
     found, why = choose_compile(wanted, backbone, (4, 3, 16, 16), torch.device("cpu"), "32", Budget(steps=10))
     assert found is chosen
     assert why == ("as asked" if wanted != "auto" else "compiling gains a few percent on cpu and takes half a minute")

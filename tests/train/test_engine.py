@@ -215,7 +215,7 @@ def test_a_method_sees_gradients_without_the_scale_of_half_precision(fused: bool
     """Lightning unscales by itself unless the optimiser is fused; twice would be an error."""
     said: list[str] = []
     scaler = SimpleNamespace(unscale_=lambda optimizer: said.append("unscaled"))
-    method = SimpleNamespace(parameters=list, before_step=lambda progress: said.append(f"before {progress}"))
+    method = SimpleNamespace(before_step=lambda progress: said.append(f"before {progress}"))
     trainer = SimpleNamespace(precision_plugin=SimpleNamespace(scaler=scaler), global_step=0)
     window = Window({}, 0)
     window.losses.append(torch.ones(()))

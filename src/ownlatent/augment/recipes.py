@@ -86,7 +86,7 @@ RECIPES: dict[str, tuple[View, ...]] = {
         View(crop_scale=(0.25, 1.0), solarize=0.2),
         *(View(size=0.5, crop_scale=(0.05, 0.25)),) * 4,
     ),
-    # Ours, for runs of minutes: what is easier to match is learnt sooner (benchmarks/results/equal_time.json).
+    # Ours, for runs of minutes: what is easier to match is learnt sooner (docs/speed.md).
     "gentle": (View(crop_scale=(0.3, 1.0), brightness=0.2, contrast=0.2),) * 2,
     # Ordinary training with labels: one view, crop and flip.
     "supervised": (View(jitter=0.0, grayscale=0.0),),

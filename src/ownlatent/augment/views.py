@@ -65,9 +65,7 @@ class MultiView:
         boxes = boxes_of_views(sample_crops(self.views, n, generator), height, width)
         params = [sample_view(n, generator, view) for view in self.views]
         if self._is_compiled(images):
-            source = images.contiguous().numpy()
-            places = np.arange(n) if rows is None else rows.cpu().numpy()
-            return self._compiled([source] * len(boxes), places, boxes, params)
+            return self._compiled([images.contiguous().numpy()] * len(boxes), rows.cpu().numpy(), boxes, params)
         images = pick(images, rows)
         crops = [apply_crop(images, box, size) for box, size in zip(boxes, self.sizes, strict=True)]
         return self._plain(crops, params)

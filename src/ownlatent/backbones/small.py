@@ -29,7 +29,6 @@ def resnet(channels: int, stem: int, widths: tuple[int, ...], strides: tuple[int
 # The first stage already halves the image: on a processor the full-size maps cost most and teach least.
 NETWORKS = {
     "resnet8_w64": lambda channels: resnet(channels, 16, (64, 128, 256), (2, 2, 2)),
-    "resnet8_w16": lambda channels: resnet(channels, 16, (16, 32, 64), (1, 2, 2)),
     "resnet10_w16": lambda channels: resnet(channels, 16, (16, 32, 64, 128), (1, 2, 2, 2)),
     "resnet10_w32": lambda channels: resnet(channels, 16, (32, 64, 128, 256), (2, 2, 2, 2)),
 }

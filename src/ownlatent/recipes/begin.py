@@ -35,7 +35,7 @@ def method_for(minutes: float | None) -> str:
 
     With little time the networks of BYOL's family hardly begin to learn from each other, while VICReg's and Barlow
     Twins' covariances teach from the first step: 10 points on CIFAR-10 in five minutes, and on the photographs in one
-    (benchmarks/results/methods.json and equal_time.json).
+    (docs/speed.md, benchmarks/results/methods.json).
     """
     return "vicreg" if minutes is not None and minutes <= SHORT_MINUTES else Recipe().method
 

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from time import perf_counter
 
 import torch
 from torch import Tensor, nn
 
 from ownlatent.backbones import Backbone
 from ownlatent.train.budget import Budget
+from ownlatent.train.precision import seconds_of_pass
 
 _SHORT = 600.0  # seconds: a run that is not longer does not win back the minute that compiling takes
 _GAIN = 1.1  # a compiled network must be this much faster
@@ -46,22 +46,9 @@ def choose_compile(
     return gain >= _GAIN, f"measured {gain:.2f}x as fast"
 
 
-def _seconds(net: nn.Module, x: Tensor, precision: str) -> float:
-    """The fastest of some forward and backward passes, after two that warm up."""
-    times = []
-    for _ in range(_ROUNDS + 2):
-        torch.cuda.synchronize()
-        began = perf_counter()
-        with torch.autocast(x.device.type, _autocast(precision), enabled=precision != "32"):
-            features = net(x)
-        features.float().sum().backward()
-        torch.cuda.synchronize()
-        times.append(perf_counter() - began)
-    return min(times[2:])
-
-
-def _autocast(precision: str) -> torch.dtype:
-    return torch.float16 if precision == "16" else torch.bfloat16
+def _seconds(net: nn.Module, images: Tensor, precision: str) -> float:
+    """The fastest of some passes, after two that warm up."""
+    return min([seconds_of_pass(net, images, precision) for _ in range(_ROUNDS + 2)][2:])
 
 
 @contextmanager

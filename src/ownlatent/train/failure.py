@@ -15,6 +15,7 @@ from ownlatent.errors import OwnlatentError
 from ownlatent.methods._base import Method
 from ownlatent.train.finite import NotFinite
 from ownlatent.train.module import Pretraining, gradient_norm, seed_networks
+from ownlatent.train.precision import autocast
 from ownlatent.train.prepare import build
 from ownlatent.train.recipe import Recipe
 
@@ -85,11 +86,10 @@ def _repeat(method: Method, passes: list[tuple[Any, ...]], numbers: list[int], s
     """The step up to its gradients, in words."""
     method.train().zero_grad()
     losses = []
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float16
     with _first_not_finite(method) as found, torch.random.fork_rng(devices=[]):
         for arguments, number in zip(passes, numbers, strict=True):
             seed_networks(seed_of(seed, NETWORK, number))
-            with torch.autocast("cpu", dtype=dtype, enabled=precision != "32"):
+            with autocast("cpu", precision):
                 loss = method(*arguments).loss
             (loss / len(passes)).backward()
             losses.append(loss.item())

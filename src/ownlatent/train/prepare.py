@@ -108,7 +108,7 @@ def prepare(
         steps=None if recipe.epochs is None else max(1, round(recipe.epochs * steps_per_epoch)),
         seconds=None if recipe.minutes is None else recipe.minutes * 60,
     )
-    assert recipe.batch_size and recipe.views
+    assert recipe.batch_size
     shape = (recipe.batch_size // recipe.accumulate, facts.channels, size, size)
     compiles, why_compiled = choose_compile(recipe.compile, method.backbone, shape, device, recipe.precision, budget)
     recipe = replace(

@@ -29,8 +29,7 @@ def resolve(recipe: Recipe, facts: Facts, view_changes: dict[str, Any]) -> Recip
     """The recipe with every None filled in and the changes to views applied. Raises OwnlatentError."""
     small_machine = facts.device == "cpu"
     size = image_size(recipe, facts)
-    usually = _usual(recipe, size, facts.device).get("batch_size", 128 if small_machine else 256)
-    most = _batch_size(facts.num_images, recipe.accumulate, usually)
+    most = _batch_size(facts.num_images, recipe.accumulate, 128 if small_machine else 256)
     batch = recipe.batch_size or most
     if facts.num_images < batch:
         raise OwnlatentError(
