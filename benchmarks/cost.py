@@ -96,7 +96,7 @@ def one(setting: dict[str, Any]) -> dict[str, float]:
         job = prepare(edit(Recipe(), given), objects={"data": images.numpy()})
     unit = 2**20 if sys.platform == "darwin" else 2**10
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    times = times_of_fit(job, steps)
+    times = times_of_fit(job, steps, 3)
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
     return {
         "ms_per_step": round(1000 * median(times), 2),

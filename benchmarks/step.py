@@ -47,23 +47,26 @@ from ownlatent.train.recipe import Recipe, edit
 
 
 class Setting(NamedTuple):
-    """A network, the side of its views and the images of a batch; `key` is its name in the figures."""
+    """A network, the side of its views and the images of a batch; `key` is its name in the figures.
+
+    `warm` is the number of steps before a measurement.
+    """
 
     key: str
     backbone: str
     size: int
     batch_size: int
+    warm: int = 1
 
 
 SETTINGS = (
-    Setting("w16", "resnet10_w16", 32, 64),
-    Setting("w16", "resnet10_w16", 32, 256),
+    Setting("w16", "resnet10_w16", 32, 64, 3),
+    Setting("w16", "resnet10_w16", 32, 256, 3),
     Setting("w64", "resnet18", 32, 64),
     Setting("w64", "resnet18", 32, 256),
     Setting("224", "resnet18", 224, 32),
 )
 PEERS = ("lightly", "byol_pytorch")
-WARM = 3  # steps before a measurement
 IMPORTS = "import torch, torchvision, timm, lightning.pytorch"
 FIRST_STEP = ("--epochs", 1000, "--backbone", "resnet10_w16")
 
@@ -137,17 +140,17 @@ def measure(setting: Setting, options: argparse.Namespace) -> list[dict[str, Any
     takes: dict[str, Callable[[int], float]] = {}  # name: seconds of so many steps
     for job in jobs.values():
         precision = job.recipe.precision
-        takes[f"bare {precision}"] = stepping(bare_steps(deepcopy(job.method), setting, precision))
-        takes[f"ownlatent {precision}"] = lambda count, job=job: sum(times_of_fit(job, count))  # type: ignore[misc]
+        takes[f"bare {precision}"] = stepping(bare_steps(deepcopy(job.method), setting, precision), setting.warm)
+        takes[f"ownlatent {precision}"] = lambda count, job=job: sum(times_of_fit(job, count, setting.warm))  # type: ignore[misc]
     net = jobs["auto"].method.backbone.net
     try:
         learner = peers.Lightly(deepcopy(net), images, setting.size, setting.batch_size, options.workers)
-        takes["lightly 32"] = stepping(learner.steps())
+        takes["lightly 32"] = stepping(learner.steps(), setting.warm)
     except ImportError as error:
         print(f"no lightly here ({error}): it is left out")
     try:
         takes["byol_pytorch 32"] = stepping(
-            peers.byol_pytorch_steps(deepcopy(net), images, setting.size, setting.batch_size)
+            peers.byol_pytorch_steps(deepcopy(net), images, setting.size, setting.batch_size), setting.warm
         )
     except ImportError as error:
         print(f"no byol_pytorch here ({error}): it is left out")
@@ -160,7 +163,7 @@ def measure(setting: Setting, options: argparse.Namespace) -> list[dict[str, Any
             times[name].append(take(counts[name]) / counts[name])
     for name in [name for name in takes if name.startswith("bare")]:
         command = [__file__, "--cores", options.cores, "--rounds", options.rounds, "--seconds", options.seconds]
-        given = [*setting[1:], name.removeprefix("bare ")]
+        given = [*setting[1:4], name.removeprefix("bare ")]
         done = subprocess.run(
             [sys.executable, *map(str, [*command, "--bare", *given])], check=True, capture_output=True, text=True
         )
@@ -220,14 +223,16 @@ def bare_as_is(setting: Setting, precision: str, options: argparse.Namespace) ->
     """Print the seconds of a bare step, in a process whose memory is managed as usual."""
     heads = {"hidden": peers.LIGHTLY_HIDDEN, "projection": peers.LIGHTLY_PROJECTION}
     method = methods.create("byol", backbones.create(setting.backbone, image_size=setting.size), **heads)
-    take = stepping(bare_steps(method, setting, precision))
+    take = stepping(bare_steps(method, setting, precision), 3)
     count = max(2, round(options.seconds / (take(2) / 2)))
     print(json.dumps([take(count) / count for _ in range(options.rounds)]))
 
 
-def stepping(steps: Iterator[None]) -> Callable[[int], float]:
+def stepping(steps: Iterator[None], warm: int) -> Callable[[int], float]:
+    """Seconds of so many steps, after `warm` others."""
+
     def take(count: int) -> float:
-        for _ in range(WARM):
+        for _ in range(warm):
             next(steps)
         began = perf_counter()
         for _ in range(count):
@@ -240,24 +245,24 @@ def stepping(steps: Iterator[None]) -> Callable[[int], float]:
 class _Clocked(ResidentLoader):
     """Notes when each batch is asked for, and asks to stop as Ctrl-C does."""
 
-    count = 0
+    first = count = 0
     times: list[float] = []  # noqa: RUF012
 
     def __iter__(self) -> Iterator[dict]:
         for number, batch in enumerate(super().__iter__()):
             self.times.append(perf_counter())
-            if number == WARM + self.count:
+            if number == self.first + self.count:
                 signal.raise_signal(signal.SIGINT)
             yield batch
 
 
-def times_of_fit(job: Job, count: int) -> list[float]:
-    """Seconds of each of `count` steps in the middle of a run."""
-    _Clocked.count, _Clocked.times = count, []
+def times_of_fit(job: Job, count: int, warm: int) -> list[float]:
+    """Seconds of each of `count` steps in a run, after its first `warm` steps."""
+    _Clocked.first, _Clocked.count, _Clocked.times = warm, count, []
     training.ResidentLoader = _Clocked  # type: ignore[misc]
     with tempfile.TemporaryDirectory() as folder, silently():
         fit(job, Path(folder))
-    return [after - before for before, after in pairwise(_Clocked.times[WARM : WARM + count + 1])]
+    return [after - before for before, after in pairwise(_Clocked.times[warm : warm + count + 1])]
 
 
 def spread(values: list[float], scale: float, unit: str) -> dict[str, Any]:
