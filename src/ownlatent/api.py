@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ownlatent.errors import OwnlatentError
+from ownlatent.files import replace_file
 from ownlatent.log import to_console, to_file
 from ownlatent.pretraining import go_on, train
 from ownlatent.recipes.begin import apart, begin, method_for
-from ownlatent.run import Run, check_folder, default_folder, lies_among, make_way, replace_file
+from ownlatent.run import Run, check_folder, claimed, default_folder, lies_among, make_way, written
 from ownlatent.train.recipe import Recipe, coerce, edit
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def pretrain(
     *,
     out: str | Path | None = None,
     resume: bool = False,
+    extend: str | None = None,
     overwrite: bool = False,
     recipe: str | Path | Recipe | None = None,
     backbone: "str | nn.Module | None" = None,
@@ -37,18 +39,22 @@ def pretrain(
 
     data: what `--help` says that the command takes, or an array, a tensor, or any data set with
     `__len__` and `__getitem__`; a list of these. out: the run folder, by default runs/NAME-METHOD.
-    resume: go on with the run in `out`. overwrite: replace it. recipe: one of the method's own by its name, such
+    resume: go on with the run in `out`, exactly as if it had not stopped. extend: go on with it for longer than it was
+    planned, such as "100ep" or "30min". overwrite: replace it. recipe: one of the method's own by its name, such
     as "imagenet", or a recipe.json to start from. backbone: a name or a module of your own, trained in place.
     fields: any field of the recipe by its name or dotted name, such as epochs=100, **{"optim.lr": 0.2}.
 
     Returns the Run; `.encoder` is an nn.Module. Raises OwnlatentError for anything that is wrong
     with the input, before anything is written.
     """
-    if resume and (overwrite or recipe is not None):
-        raise OwnlatentError("--resume goes on with a run as it is: leave out --overwrite and --recipe")
+    if resume and extend is not None:
+        raise OwnlatentError("--extend goes on with a run by itself: leave out --resume")
+    if (resume or extend is not None) and (overwrite or recipe is not None):
+        word = "--resume" if resume else "--extend"
+        raise OwnlatentError(f"{word} goes on with a run as it is: leave out --overwrite and --recipe")
     fields, network, objects = apart(data, backbone, fields)
-    if resume:
-        return go_on(out, fields, network, objects)
+    if resume or extend is not None:
+        return go_on(out, fields, network, objects, extend)
     start, late = _begin(recipe, fields)
     folder = Path(out) if out else default_folder(start)
     check_folder(folder, start.data, overwrite)
@@ -56,13 +62,12 @@ def pretrain(
         from ownlatent.train.prepare import prepare as make_ready
 
         job = make_ready(start, late, network, objects)
-        try:
+        with claimed(folder), written(folder):
+            check_folder(folder, start.data, overwrite)  # once more: nobody else can write there now
             make_way(folder)
-            (folder / "log.txt").touch()
-        except OSError as error:
-            raise OwnlatentError(f"cannot write to {folder} ({error.strerror}): give another --out") from error
-        with to_file(folder, buffered):
-            return train(job, folder)
+            job.recipe.save(folder / "recipe.json")  # first of all: a folder without it is not taken for a run's
+            with to_file(folder, buffered):
+                return train(job, folder)
 
 
 def check(
@@ -158,11 +163,8 @@ def evaluate(
         device = choose_device(options.accelerator)
         pairs = open_pairs(trains, tests, options)
         untrained = untrained_of(run, encoder, network, options)
-        try:
-            with to_file(run.folder, buffered):
-                return judge(Run(run.folder, encoder), pairs, options, device, untrained)
-        except PermissionError as error:
-            raise OwnlatentError(f"cannot write to {run.folder} ({error.strerror}): evaluate a copy of it") from error
+        with claimed(run.folder), to_file(run.folder, buffered):
+            return judge(Run(run.folder, encoder), pairs, options, device, untrained)
 
 
 def compare(*runs: str | Path, out: str | Path | None = None, overwrite: bool = False) -> list[str]:

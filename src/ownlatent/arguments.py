@@ -38,7 +38,10 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     _add_run(train)
-    train.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    train.add_argument("--resume", action="store_true", help="go on with the run in --out, as if it had not stopped")
+    train.add_argument(
+        "--extend", metavar="LENGTH", help="go on with the run in --out for longer, such as 100ep or 30min"
+    )
     train.add_argument("--overwrite", action="store_true", help="replace the run in --out")
 
     look = verbs.add_parser(

@@ -11,11 +11,15 @@ from ownlatent.arguments import parser
 from ownlatent.errors import OwnlatentError, nearest
 
 UNHEALTHY = 3  # a run that has collapsed or diverged
+TRY_AGAIN = 75  # a run that SIGTERM ended, all saved: a scheduler may start it again with --resume (EX_TEMPFAIL)
 INTERRUPTED = 130  # the shell's exit code for a program that Ctrl-C ended
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run one command and exit: 0 done, 2 wrong input (one line on stderr), 3 unhealthy, 130 stopped by Ctrl-C."""
+    """Run one command and exit.
+
+    0 done, 2 wrong input (one line on stderr), 3 unhealthy, 75 saved after SIGTERM, 130 stopped by Ctrl-C.
+    """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         sys.exit(_run(arguments))
@@ -65,7 +69,9 @@ def _run(arguments: Sequence[str]) -> int:
     run = api.demo(**given) if verb == "demo" else api.pretrain(given.pop("data"), **given)
     if run.recipe.on_unhealthy == "stop" and run.unhealthy:
         return UNHEALTHY
-    return 0 if run.results["finished"] else INTERRUPTED
+    if run.results["finished"]:
+        return 0
+    return TRY_AGAIN if run.results.get("stopped_by") == "SIGTERM" else INTERRUPTED
 
 
 def _say(findings: Iterable[Any]) -> int:

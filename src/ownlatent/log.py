@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 log = logging.getLogger("ownlatent")
@@ -25,6 +25,13 @@ class _Console(logging.StreamHandler):
         if isinstance(sys.exc_info()[1], BrokenPipeError):  # `| head` has read enough: the command line ends quietly
             raise
         super().handleError(record)
+
+
+class _File(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:
+        """A disk that is full is told by whoever writes what matters, and not by a traceback for every line."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
 
 
 class _Application(logging.Handler):
@@ -64,7 +71,7 @@ def to_console() -> Iterator[_Buffer]:
 def to_file(folder: Path, buffered: _Buffer) -> Iterator[None]:
     """Write them to the folder's log.txt too, those said before it existed first."""
     # Names of files need not be text: what cannot be written as UTF-8 is escaped.
-    file = logging.FileHandler(folder / "log.txt", encoding="utf-8", errors="backslashreplace")
+    file = _File(folder / "log.txt", encoding="utf-8", errors="backslashreplace")
     file.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
     for record in buffered.records:
         file.emit(record)
@@ -74,4 +81,5 @@ def to_file(folder: Path, buffered: _Buffer) -> Iterator[None]:
         yield
     finally:
         log.removeHandler(file)
-        file.close()
+        with suppress(OSError):
+            file.close()

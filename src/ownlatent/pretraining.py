@@ -1,13 +1,17 @@
 """A pre-training run from its prepared job to its folder, new or gone on with."""
 
 import logging
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ownlatent.augment.channels import suited_to
 from ownlatent.errors import OwnlatentError, option
+from ownlatent.files import write_json
 from ownlatent.log import to_console, to_file
-from ownlatent.run import Run, default_folder, forget_evaluations, write_json
+from ownlatent.run import Run, claimed, default_folder, forget_evaluations, written
 from ownlatent.train.recipe import Recipe, edit
 
 if TYPE_CHECKING:
@@ -19,35 +23,88 @@ if TYPE_CHECKING:
 log = logging.getLogger("ownlatent")
 
 
-def go_on(out: str | Path | None, fields: dict[str, Any], network: "nn.Module | None", objects: dict[str, Any]) -> Run:
-    """Go on with the run in `out`, or of the data and method in `fields`. Raises OwnlatentError if it would change."""
-    if out is None and "data" not in fields:
-        raise OwnlatentError("name the run to go on with: --out RUN --resume")
-    named: dict[str, Any] = {name: fields[name] for name in ("data", "method") if name in fields}
-    run = Run(out if out is not None else default_folder(edit(Recipe(), named)))
-    recipe = run.recipe
-    here = {name: fields.pop(name) for name in _MAY_CHANGE if name in fields}
-    recipe = edit(recipe, here)
-    changed = [name for name, value in fields.items() if _changes(recipe, name, value)]
-    changed += _changed_views(recipe, fields)
-    if changed:
-        flags = ", ".join(map(option, changed))
-        raise OwnlatentError(
-            f"a resumed run keeps its recipe, and {flags} would change it: leave that out, or start another run"
-        )
-    if run.results.get("finished"):
-        raise OwnlatentError(f"{run.folder} is finished: there is nothing to resume; give another --out for a new run")
-    with to_console() as buffered:
-        from ownlatent.train.prepare import prepare as make_ready
+def go_on(
+    out: str | Path | None,
+    fields: dict[str, Any],
+    network: "nn.Module | None",
+    objects: dict[str, Any],
+    extend: str | None = None,
+) -> Run:
+    """Go on with the run in `out`, or of the data and method in `fields`; extend: for so much longer than planned.
 
-        log.info("resuming   %s", run.folder)
-        job = make_ready(recipe, network=network, objects=objects)
-        with to_file(run.folder, buffered):
-            return train(job, run.folder, resume=True)
+    Raises OwnlatentError if anything else would change, naming what it is and what is asked for.
+    """
+    if out is None and "data" not in fields:
+        word = "--resume" if extend is None else f"--extend {extend}"
+        raise OwnlatentError(f"name the run to go on with: --out RUN {word}")
+    named: dict[str, Any] = {name: fields[name] for name in ("data", "method") if name in fields}
+    folder = Path(out) if out is not None else default_folder(edit(Recipe(), named))
+    Run(folder)  # there is one
+    with claimed(folder):
+        run = Run(folder)
+        recipe = edit(run.recipe, {name: fields.pop(name) for name in _MAY_CHANGE if name in fields})
+        changed = [_difference(recipe, name, value) for name, value in fields.items() if _changes(recipe, name, value)]
+        changed += [option(name) for name in _changed_views(recipe, fields)]
+        if changed:
+            raise OwnlatentError(
+                f"a run that goes on keeps its recipe, and {', '.join(changed)} would change it: leave that out, or "
+                "start another run (--init-from takes the weights along)"
+            )
+        longer = recipe if extend is None else extended(recipe, extend)
+        if run.results.get("finished") and longer is recipe:
+            raise OwnlatentError(
+                f"{folder} is finished: there is nothing to resume; --extend 20ep goes on for 20 epochs more, another "
+                "--out starts a new run"
+            )
+        with to_console() as buffered, written(folder):
+            from ownlatent.train.prepare import prepare as make_ready
+
+            log.info("resuming   %s", folder)
+            # The weights that it began with are in its checkpoint, and their file may be gone.
+            job = make_ready(replace(longer, init_from=None), network=network, objects=objects)
+            job.recipe = replace(job.recipe, init_from=longer.init_from)
+            with to_file(folder, buffered):
+                extensions = run.results.get("extensions", [])
+                if longer is not recipe:
+                    extensions = [*extensions, _replanned(run, recipe, longer)]
+                return train(job, folder, resume=True, extensions=extensions)
+
+
+def extended(recipe: Recipe, by: str) -> Recipe:
+    """The recipe of a longer run. by: such as 100ep or 30min, in the unit that the run was planned in."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ep|min)", by.strip())
+    if match is None or not float(match[1]) > 0:
+        raise OwnlatentError(f"--extend takes epochs as in 100ep or minutes as in 30min, not {by!r}")
+    unit = "epochs" if match[2] == "ep" else "minutes"
+    planned = getattr(recipe, unit)
+    if planned is None:
+        other, ending = ("minutes", "min") if unit == "epochs" else ("epochs", "ep")
+        raise OwnlatentError(f"the run is planned in {other}: give --extend in {other} too, as in {match[1]}{ending}")
+    return edit(recipe, {unit: planned + float(match[1])})
+
+
+def _replanned(run: Run, recipe: Recipe, longer: Recipe) -> dict[str, Any]:
+    """Say what becomes of the schedules of a run that is made longer, and keep it."""
+    from ownlatent.optim.schedules import warmup_cosine
+
+    unit = "epochs" if recipe.epochs is not None else "minutes"
+    before, after = getattr(recipe, unit), getattr(longer, unit)
+    log.info("extended   from %g to %g %s", before, after, unit)
+    rows, optim = run.metrics, recipe.optim
+    if rows and rows[-1]["progress"] is not None and optim.lr is not None and optim.warmup is not None:
+        progress = rows[-1]["progress"] * before / after
+        lr = warmup_cosine(progress, optim.lr, optim.warmup, end=optim.lr * (optim.end_lr or 0.0))
+        log.info(
+            "           every schedule is that of the longer run from here: at %.0f %% of it, the learning rate goes "
+            "from %.3g to %.3g",
+            *(100 * progress, rows[-1]["lr"], lr),
+        )
+    step = int(rows[-1]["step"] or 0) if rows else 0
+    return {"after_step": step, "unit": unit, "from": before, "to": after}
 
 
 # Where and how a run is computed may differ when it goes on; what it computes may not.
-_MAY_CHANGE = ("accelerator", "compile", "workers", "checkpoint_seconds", "on_unhealthy")
+_MAY_CHANGE = ("accelerator", "compile", "workers", "checkpoint_seconds", "keep_checkpoints", "on_unhealthy")
 
 
 def _changes(recipe: Recipe, name: str, value: Any) -> bool:
@@ -59,6 +116,15 @@ def _changes(recipe: Recipe, name: str, value: Any) -> bool:
     return edit(recipe, {name: value}) != recipe
 
 
+def _difference(recipe: Recipe, name: str, value: Any) -> str:
+    """An option as it was given, and what the run has."""
+    held: Any = asdict(recipe)
+    for part in name.replace("-", "_").split("."):
+        part = f"{part}_settings" if f"{part}_settings" in held else part
+        held = held.get(part) if isinstance(held, dict) else None
+    return f"{option(name)} {value} (the run has {'none' if held is None else held})"
+
+
 def _changed_views(recipe: Recipe, fields: dict[str, Any]) -> list[str]:
     """Those options for views that would make others; what the images' channels left out of them is no change."""
     given = {name: value for name, value in fields.items() if name.partition(".")[0] == "views"}
@@ -67,8 +133,11 @@ def _changed_views(recipe: Recipe, fields: dict[str, Any]) -> list[str]:
     return [] if same else list(given)
 
 
-def train(job: "Job", folder: Path, resume: bool = False) -> Run:
-    """Train, export, draw and, where there are labels, judge; everything is in `folder` whatever happens."""
+def train(job: "Job", folder: Path, resume: bool = False, extensions: Sequence[dict[str, Any]] = ()) -> Run:
+    """Train, export, draw and, where there are labels, judge; everything is in `folder` whatever happens.
+
+    extensions: by how much a run was made longer, and when, for results.json.
+    """
     from ownlatent.checks.before import before_training
     from ownlatent.checks.finding import GOOD
     from ownlatent.export.encoder import save_encoder
@@ -77,8 +146,8 @@ def train(job: "Job", folder: Path, resume: bool = False) -> Run:
     from ownlatent.train.environment import environment
     from ownlatent.train.fit import fit
 
-    job.recipe.save(folder / "recipe.json")
     if resume:
+        job.recipe.save(folder / "recipe.json")
         write_json(folder / "env-resumed.json", environment())
     else:
         write_json(folder / "env.json", environment())
@@ -92,6 +161,8 @@ def train(job: "Job", folder: Path, resume: bool = False) -> Run:
     # Finished is only what is also judged: a run that is stopped in between judges when it is resumed.
     forget_evaluations(folder)
     results: dict[str, Any] = {"finished": False, "training": training, "health": health, "evaluations": []}
+    results |= {"extensions": list(extensions)} if extensions else {}
+    results |= {"stopped_by": outcome.stopped_by} if outcome.stopped_by and not outcome.finished else {}
     write_json(folder / "results.json", results)
     if outcome.encoder_step is not None:
         save_encoder(job.encoder, folder)

@@ -1,13 +1,18 @@
 """A run folder, as an object."""
 
 import csv
+import errno
 import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
 
 from ownlatent.errors import OwnlatentError
 from ownlatent.train.recipe import Recipe
@@ -124,21 +129,53 @@ def forget_evaluations(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON as `replace_file` does."""
-    replace_file(path, as_json(content))
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Nobody else writes into this run folder, which is made, within.
+
+    Raises OwnlatentError if somebody does already, or it cannot be written to.
+    """
+    lock = FileLock(folder / ".lock", blocking=False)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:  # an OSError as well
+        raise OwnlatentError(
+            f"another process is writing to {folder}: wait until it has ended, or give another --out"
+        ) from None
+    except OSError as error:
+        raise OwnlatentError(
+            f"cannot write to {folder} ({error.strerror}): give another --out, or a copy of the run to evaluate"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
-def as_json(content: Any) -> bytes:
-    """Indented, for people too."""
-    return (json.dumps(content, indent=2) + "\n").encode()
+@contextmanager
+def written(folder: Path) -> Iterator[None]:
+    """What is wrong with a run folder while it is written becomes one sentence, and what it holds stays as it is."""
+    try:
+        yield
+    except OSError as error:
+        if not folder.is_dir():
+            raise OwnlatentError(
+                f"{folder} has vanished while it was written: bring it back and go on with --resume, or start again"
+            ) from error
+        if error.errno not in _CANNOT_WRITE:
+            raise
+        reason = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+        goes_on = f"`ownlatent pretrain --out {folder} --resume` goes on from the last checkpoint"
+        begins = "there is no checkpoint yet: start again with --overwrite"
+        saved = any((folder / "checkpoints").glob("*.ckpt"))
+        remedy = "free some room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "make the folder writable"
+        raise OwnlatentError(
+            f"cannot write to {folder} ({reason}): {remedy}; {goes_on if saved else begins}"
+        ) from error
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write beside and move into place, so that the file is whole whatever happens."""
-    beside = path.with_suffix(".tmp")
-    beside.write_bytes(content)
-    os.replace(beside, path)
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
 
 
 def default_folder(recipe: Recipe) -> Path:

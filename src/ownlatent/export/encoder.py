@@ -1,17 +1,19 @@
 """encoder.safetensors holds the weights, encoder.json what is needed to build the network again."""
 
+import errno
 import json
+import os
+import re
 from pathlib import Path
-from typing import Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, load_model, save_model
+from safetensors.torch import load_model, save_model
 from torch import nn
 
 from ownlatent import backbones
 from ownlatent.backbones.encoder import Encoder
 from ownlatent.errors import OwnlatentError
+from ownlatent.files import write_json
 
 FORMAT = 1
 
@@ -35,8 +37,22 @@ def save_encoder(encoder: Encoder, folder: Path) -> None:
         },
         "changes": list(encoder.backbone.changes),
     }
-    save_model(encoder.backbone.net, str(folder / "encoder.safetensors"))
-    (folder / "encoder.json").write_text(json.dumps(stored, indent=2) + "\n")
+    weights = folder / "encoder.safetensors"
+    beside = weights.with_name(weights.name + ".tmp")
+    try:
+        save_model(encoder.backbone.net, str(beside))
+        os.replace(beside, weights)
+    except SafetensorError as error:
+        beside.unlink(missing_ok=True)
+        raise _as_os_error(error, weights) from error
+    write_json(folder / "encoder.json", stored)
+
+
+def _as_os_error(error: SafetensorError, path: Path) -> OSError:
+    """What the system said, which safetensors tells in text alone."""
+    code = re.search(r"code: (\d+)", str(error))
+    number = int(code[1]) if code else errno.EIO
+    return OSError(number, os.strerror(number), str(path))
 
 
 def load_encoder(folder: str | Path, network: nn.Module | None = None) -> Encoder:
@@ -79,35 +95,3 @@ def load_encoder(folder: str | Path, network: nn.Module | None = None) -> Encode
             f"{weights} does not fit {description} or is broken: {str(error).splitlines()[0]}"
         ) from error
     return Encoder(backbone, size, mean, std, peak).eval()
-
-
-def load_weights(net: nn.Module, path: Path) -> list[str]:
-    """Load a network's weights from a .safetensors or a torch file, without running code from it.
-
-    Returns the names in the file that the network has no place for, such as those of its classifier. Raises
-    OwnlatentError if the file cannot be read, a tensor is missing or has another shape.
-    """
-    if not path.exists():
-        raise OwnlatentError(f"there is no file {path}: give one with the weights of the network")
-    try:
-        if path.suffix == ".safetensors":
-            found: Any = load_file(str(path))
-        else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-        for wrapper in ("state_dict", "model"):
-            found = found.get(wrapper, found)
-        tensors = {str(name).removeprefix("module."): value for name, value in found.items()}
-    except Exception as error:  # torch and pickle raise many kinds on a file that is none of theirs
-        raise OwnlatentError(f"{path} holds no weights that can be read ({type(error).__name__})") from error
-    own = net.state_dict()
-    for name, value in own.items():
-        if name not in tensors and name.endswith("num_batches_tracked"):
-            tensors[name] = value  # a counter that older files lack
-        if name not in tensors:
-            raise OwnlatentError(f"{path} lacks {name}: it is not of this network")
-        if tensors[name].shape != value.shape:
-            raise OwnlatentError(
-                f"{name} has the shape {tuple(tensors[name].shape)} in {path} and {tuple(value.shape)} in this network"
-            )
-    net.load_state_dict({name: tensors[name] for name in own})
-    return [name for name in tensors if name not in own]

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from ownlatent import backbones
 from ownlatent.augment.normalize import IMAGENET_MEAN, IMAGENET_STD
 from ownlatent.backbones.encoder import Encoder
+from ownlatent.backbones.weights import load_weights
 from ownlatent.errors import OwnlatentError
 from ownlatent.evaluation.baselines import Pixels, calibrate_batchnorm
 from ownlatent.evaluation.cache import weights_fingerprint
 from ownlatent.evaluation.embed import embed
 from ownlatent.evaluation.knn import knn_accuracy
 from ownlatent.evaluation.layer import LayerOf
-from ownlatent.export.encoder import load_encoder, load_weights
+from ownlatent.export.encoder import load_encoder
 
 log = logging.getLogger("ownlatent")
 OURS = ("trained", "random", "pixels", "supervised")
@@ -147,7 +148,5 @@ def named_subject(name: str, trained: Encoder, layer: str | None) -> Subject:
         backbone = backbones.create(plain, channels=channels, image_size=size, pretrained=pretrained)
     variant = "its library's weights" if pretrained else "random weights" if drawn else "weights of a file"
     if equals:
-        left = load_weights(backbone.net, Path(file))
-        if left:
-            log.info("%-10s %s: %d tensors not used, such as %s", "weights", file, len(left), left[0])
+        log.info("%-10s %s: %s", "weights", file, load_weights(backbone.net, Path(file)))
     return of_encoder(name, variant, Encoder(backbone, size, mean, std, trained.peak).eval(), layer)

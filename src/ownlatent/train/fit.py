@@ -16,15 +16,15 @@ from ownlatent.data.loader import Batches, ResidentLoader, StreamingLoader
 from ownlatent.data.resident import Resident
 from ownlatent.data.source import EncodedSource
 from ownlatent.diagnostics.verdict import STARVED, Setting, judge
-from ownlatent.errors import OwnlatentError
 from ownlatent.machine import cores, keep_freed_memory
-from ownlatent.train.callbacks.checkpoint import Checkpoint
+from ownlatent.train.callbacks.checkpoint import Checkpointing
 from ownlatent.train.callbacks.health import Health
 from ownlatent.train.callbacks.interrupt import Interruption, StopAtOnce
 from ownlatent.train.callbacks.knn import KNNMonitor
 from ownlatent.train.callbacks.metrics import Metrics, read_rows
 from ownlatent.train.callbacks.progress import ProgressBar
 from ownlatent.train.callbacks.statistics import Statistics
+from ownlatent.train.checkpoints import Checkpoints
 from ownlatent.train.compile import compiled
 from ownlatent.train.finite import NotFinite
 from ownlatent.train.module import Pretraining
@@ -52,6 +52,8 @@ class Outcome:
     encoder_step: int | None
     failed: bool = False
     """A loss or gradient was not finite, and its step is kept."""
+    stopped_by: str | None = None
+    """SIGINT or SIGTERM, if one of them ended it early."""
 
 
 def fit(job: Job, folder: Path, resume: bool = False) -> Outcome:
@@ -63,8 +65,8 @@ def fit(job: Job, folder: Path, resume: bool = False) -> Outcome:
     recipe = job.recipe
     assert recipe.batch_size and recipe.image_size and recipe.views and recipe.workers is not None
     keep_freed_memory()
-    checkpoint = folder / "checkpoints" / "last.ckpt"
-    stored = _read(checkpoint) if resume and checkpoint.exists() else None
+    checkpoints = Checkpoints(folder, recipe.keep_checkpoints)
+    checkpoint, stored = (checkpoints.newest() if resume else None) or (None, None)
     seen = stored["ownlatent"]["batches_seen"] if stored else 0
 
     batches = Batches(len(job.data), recipe.batch_size // recipe.accumulate, recipe.seed, seen)
@@ -86,10 +88,11 @@ def fit(job: Job, folder: Path, resume: bool = False) -> Outcome:
         return Outcome(True, summary, {**verdict.as_dict(), "stopped": False, "said": said}, step)
     statistics = Statistics(job.method, batches.batch_size)
     metrics = Metrics(folder, loader, statistics, job.steps_per_epoch, every=_every(job))
+    interruption = Interruption()
     setting = setting_of(recipe, against_waiting(job))
     health = Health(folder, metrics, setting, batches, stop=recipe.on_unhealthy == "stop")
-    checkpoints = Checkpoint(folder, recipe.checkpoint_seconds)
-    callbacks: list[pl.Callback] = [statistics, metrics, health, checkpoints, ProgressBar(metrics), Interruption()]
+    checkpointing = Checkpointing(checkpoints, metrics.path, recipe.checkpoint_seconds)
+    callbacks: list[pl.Callback] = [statistics, metrics, health, checkpointing, ProgressBar(metrics), interruption]
     if job.val is not None:
         callbacks.insert(0, KNNMonitor(job.val, job.bank, job.encoder.to(job.device), metrics))
     failed = False
@@ -101,7 +104,11 @@ def fit(job: Job, folder: Path, resume: bool = False) -> Outcome:
             accumulate_grad_batches=recipe.accumulate,
             max_epochs=-1,
             callbacks=callbacks,
-            logger=TensorBoardLogger(folder, name="tensorboard", version=""),
+            plugins=[checkpoints],
+            deterministic=recipe.deterministic,
+            logger=TensorBoardLogger(
+                folder, name="tensorboard", version="", purge_step=stored["global_step"] + 1 if stored else None
+            ),
             log_every_n_steps=metrics.every,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -109,7 +116,7 @@ def fit(job: Job, folder: Path, resume: bool = False) -> Outcome:
             num_sanity_val_steps=0,
         )
         try:
-            trainer.fit(module, loader, ckpt_path=checkpoint if stored else None, weights_only=True)
+            trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
         except StopAtOnce:
             raise KeyboardInterrupt from None
         except NotFinite:
@@ -121,7 +128,7 @@ def fit(job: Job, folder: Path, resume: bool = False) -> Outcome:
         log.warning("waited     for data in %.0f %% of the time: %s", 100 * waited, health.setting.against_waiting)
     encoder_step: int | None = trainer.global_step
     if failed:
-        kept = _read(checkpoint) if checkpoint.exists() else None
+        _, kept = checkpoints.newest() or (None, None)
         encoder_step = kept["global_step"] if kept else None
         if kept:
             module.load_state_dict(kept["state_dict"])
@@ -131,6 +138,7 @@ def fit(job: Job, folder: Path, resume: bool = False) -> Outcome:
         health={**health.verdict.as_dict(), "stopped": health.stopped, "said": health.said},
         encoder_step=encoder_step,
         failed=failed,
+        stopped_by=interruption.signal,
     )
 
 
@@ -171,18 +179,6 @@ def _every(job: Job) -> int:
     """Steps between two rows of metrics: 10 to 50, twenty rows an epoch between; and no fewer than ten in a run."""
     every = max(10, min(50, int(job.steps_per_epoch / 20)))
     return min(every, max(1, job.budget.steps // 10)) if job.budget.steps else every
-
-
-def _read(checkpoint: Path) -> dict:
-    """The content of a checkpoint of this package. Raises OwnlatentError if it is anything else."""
-    try:
-        stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        int(stored["global_step"]), int(stored["ownlatent"]["batches_seen"]), float(stored["ownlatent"]["elapsed"])
-        return stored
-    except Exception as error:  # torch and pickle raise many kinds on a broken file
-        raise OwnlatentError(
-            f"{checkpoint} cannot be read ({type(error).__name__}): give --overwrite to start again, or another --out"
-        ) from error
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from ownlatent.methods._base import Method
 from ownlatent.optim.create import create
 from ownlatent.optim.schedules import cosine, warmup_cosine
 from ownlatent.train.budget import Budget
+from ownlatent.train.checkpoints import FORMAT
 from ownlatent.train.finite import Guard, Window, memory_of
 from ownlatent.train.recipe import Recipe
 from ownlatent.types import Output
@@ -114,7 +115,7 @@ class Pretraining(pl.LightningModule):
         self.method.before_step(self.step_progress)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        checkpoint["ownlatent"] = {"batches_seen": self.batches_seen, "elapsed": self.elapsed}
+        checkpoint["ownlatent"] = {"format": FORMAT, "batches_seen": self.batches_seen, "elapsed": self.elapsed}
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         self.batches_seen = checkpoint["ownlatent"]["batches_seen"]

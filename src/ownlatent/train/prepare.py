@@ -3,6 +3,7 @@
 import logging
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from ownlatent import backbones, methods
 from ownlatent.augment.channels import suited_to
 from ownlatent.augment.views import MultiView
 from ownlatent.backbones.encoder import Encoder
+from ownlatent.backbones.weights import load_weights
 from ownlatent.data.opening import load_labelled
 from ownlatent.data.resident import MixedSizes, Resident, check_unreadable, load_resident
 from ownlatent.data.source import Source
@@ -42,6 +44,7 @@ class Job:
     views: MultiView
     encoder: Encoder
     untrained: Encoder
+    """The same with its weights as the seed gives them, also where the run begins with others."""
     changes: list[str]
     """What the views leave out or replace because of the images' channels."""
     budget: Budget
@@ -135,7 +138,16 @@ def prepare(
         device=device,
     )
     _say(job, why, why_compiled)
+    if recipe.init_from:
+        begin_from(Path(recipe.init_from), method)
     return job
+
+
+def begin_from(source: Path, method: Method) -> None:
+    """Give a method's backbone, and its copies, the weights of a run or a file. Raises OwnlatentError if none fits."""
+    backbones_of = [part for part in method.modules() if isinstance(part, backbones.Backbone)]
+    matches = [load_weights(part.net, source, partly=True) for part in backbones_of]
+    log.info("weights    of %s: %s", source, matches[0])
 
 
 def build(recipe: Recipe, channels: int, network: nn.Module | None) -> Method:

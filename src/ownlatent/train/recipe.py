@@ -1,7 +1,6 @@
 """A recipe: everything that decides what a run does, typed, frozen, and editable by dotted names."""
 
 import json
-import os
 import types
 import typing
 from collections.abc import Mapping
@@ -12,7 +11,10 @@ from typing import Any
 
 from ownlatent.augment.recipes import RECIPES, View
 from ownlatent.errors import OwnlatentError, nearest, option
+from ownlatent.files import write_json
 
+FORMAT = 1
+"""Of a recipe.json, and with it of the run folder that holds it."""
 SHORT_MINUTES = 60.0
 """Runs of so many minutes are short: what learns fastest is then worth more than what gets furthest."""
 CHOICES = {
@@ -78,15 +80,17 @@ class Recipe:
     download: bool = _option("let torchvision: data sets be downloaded", False)
     on_unhealthy: str = _option("stop or warn: what to do when a run has collapsed or diverges", "stop")
     checkpoint_seconds: float = _option("time between two checkpoints", 60.0)
+    keep_checkpoints: int = _option("how many checkpoints stay, the newest; older ones are deleted", 2)
+    deterministic: bool = _option("repeat to the bit on a GPU too, for some of its speed", False)
+    init_from: str | None = _option("begin with the weights of a run, a .safetensors or a torch file")
     optim: Optim = field(default_factory=Optim)
     views: tuple[View, ...] | None = _option("table of views by name, of those in `ownlatent list views`")
     method_settings: dict[str, Any] = field(default_factory=dict)
     backbone_settings: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
-        beside = path.with_suffix(".tmp")  # a run that is killed now still has a whole recipe to resume from
-        beside.write_text(json.dumps(asdict(self), indent=2) + "\n")
-        os.replace(beside, path)
+        """Write a recipe.json."""
+        write_json(path, {"format": FORMAT, **asdict(self)})
 
     @classmethod
     def load(cls, path: Path) -> "Recipe":
@@ -99,6 +103,12 @@ class Recipe:
             raise OwnlatentError(f"{path} is not a recipe ({error}): name a recipe.json of a run folder") from error
         if not isinstance(stored, dict):
             raise OwnlatentError(f"{path} is not a recipe: name a recipe.json of a run folder")
+        written = stored.pop("format", FORMAT)  # one written by hand need not say it
+        if written != FORMAT:
+            raise OwnlatentError(
+                f"{path} has format {written}, and this version of ownlatent reads {FORMAT}: use the version that "
+                "wrote it (env.json beside it names it), or start again"
+            )
         return edit(cls(), stored)
 
 
@@ -126,6 +136,8 @@ def check(recipe: Recipe) -> None:
             raise OwnlatentError(f"{option(name)} must be greater than 0, not {values[name]}")
     if recipe.seed >= 2**63:
         raise OwnlatentError(f"--seed must be below 2**63, not {recipe.seed}")
+    if recipe.keep_checkpoints < 1:
+        raise OwnlatentError(f"--keep-checkpoints must be at least 1, not {recipe.keep_checkpoints}")
     for name in ("workers", "seed", *(f"optim.{n}" for n in ("weight_decay", "end_weight_decay", "end_lr", "bias_lr"))):
         if values[name] is not None and not values[name] >= 0:
             raise OwnlatentError(f"{option(name)} must be at least 0, not {values[name]}")

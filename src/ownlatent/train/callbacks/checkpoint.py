@@ -1,4 +1,4 @@
-"""Keeps one checkpoint that is always whole."""
+"""When a checkpoint is written."""
 
 import os
 from pathlib import Path
@@ -7,18 +7,18 @@ from typing import Any
 
 import lightning.pytorch as pl
 
+from ownlatent.train.checkpoints import Checkpoints
 from ownlatent.train.module import Pretraining
 
 
-class Checkpoint(pl.Callback):
-    """Writes `last.ckpt` every `seconds`, and when training ends, between two optimiser steps.
+class Checkpointing(pl.Callback):
+    """Writes one every `seconds`, and when training ends, between two optimiser steps; comes after Metrics.
 
-    The file is written beside its place, flushed to disk and moved over the old one, so that a
-    kill at any moment leaves the old or the new checkpoint, never half of one.
+    The metrics are brought to disk before it, so that a resumed run has all the rows up to its checkpoint.
     """
 
-    def __init__(self, folder: Path, seconds: float):
-        self.path, self.seconds = folder / "checkpoints" / "last.ckpt", seconds
+    def __init__(self, checkpoints: Checkpoints, metrics: Path, seconds: float):
+        self.checkpoints, self.metrics, self.seconds = checkpoints, metrics, seconds
         self._last = monotonic()
 
     def on_train_batch_end(
@@ -28,15 +28,8 @@ class Checkpoint(pl.Callback):
         stepped = pl_module.batches_seen % trainer.accumulate_grad_batches == 0
         due = monotonic() - self._last >= self.seconds
         if stepped and (due or trainer.should_stop):
+            if self.metrics.exists():
+                with self.metrics.open("rb+") as file:
+                    os.fsync(file.fileno())
+            trainer.save_checkpoint(self.checkpoints.at(trainer.global_step))
             self._last = monotonic()
-            save(trainer, self.path)
-
-
-def save(trainer: pl.Trainer, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".tmp")
-    trainer.save_checkpoint(beside)
-    if trainer.is_global_zero:
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(beside, path)

@@ -23,8 +23,11 @@ class Interruption(pl.Callback):
 
     Ctrl-C ends it at once also before the first step. The handlers are set again when training
     starts, because Lightning sets its own for SIGTERM in between, which raises in the middle of the
-    loop. Outside the main thread Python allows no handlers, and none are set.
+    loop. Outside the main thread Python allows no handlers, and none are set. `signal` is the name of the one that
+    ended the run.
     """
+
+    signal: str | None = None
 
     def __init__(self) -> None:
         self._before: dict[int, Any] = {}
@@ -43,6 +46,7 @@ class Interruption(pl.Callback):
             if module.stop_requested:
                 raise StopAtOnce
             module.stop_requested = True
+            self.signal = signal.Signals(number).name
             log.warning("stopping after this step; everything will be saved")
 
         self._set(signal.SIGINT, stop)

@@ -1,7 +1,7 @@
 """Writes what happens to metrics.csv and TensorBoard, a row every few steps."""
 
 import csv
-import os
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 import torch
 
 from ownlatent.diagnostics.collapse import relative_std
+from ownlatent.files import replace_file
 from ownlatent.train.callbacks.statistics import NAMES, Statistics
 from ownlatent.train.module import Pretraining, weight_norm
 
@@ -51,8 +52,16 @@ class Metrics(pl.Callback):
         self._losses: list[torch.Tensor] = []
         self._last = (0, 0.0, 0.0, 0.0)  # batches, seconds, paused and waited at the last row
 
+    def state_dict(self) -> dict[str, Any]:
+        """What the next row will be made of."""
+        return {"losses": [loss.float().cpu() for loss in self._losses], "knn": self.knn}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._losses, self.knn = state_dict["losses"], state_dict["knn"]
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Pretraining)
+        self._losses = [loss.to(pl_module.device) for loss in self._losses]
         self.rows = _keep_rows(self.path, trainer.global_step)
         self._last = (pl_module.batches_seen, pl_module.elapsed, self.paused, self.loader.waited)
 
@@ -137,12 +146,15 @@ def _keep_rows(path: Path, step: int) -> list[dict[str, float | None]]:
         return []
     with path.open(newline="") as file:
         reader = csv.DictReader(file)
-        rows = [row for row in reader if row["step"] and int(row["step"]) <= step]
+        # The last row may be torn; then it is one that will be written again, for rows are on disk before a checkpoint.
+        rows = [row for row in reader if None not in row.values() and int(row["step"]) <= step]
         columns = reader.fieldnames or COLUMNS
-    beside = path.with_suffix(".tmp")
-    with beside.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(beside, path)
+    if not rows:
+        path.unlink()  # the header may be torn as well
+        return []
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    replace_file(path, text.getvalue().encode())
     return read_rows(path)
