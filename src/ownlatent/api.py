@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from ownlatent.errors import OwnlatentError
 from ownlatent.files import replace_file
 from ownlatent.log import to_console, to_file
-from ownlatent.pretraining import go_on, train
+from ownlatent.pretraining import follow, go_on, prepared, train
 from ownlatent.recipes.begin import apart, begin, method_for
 from ownlatent.run import Run, check_folder, claimed, default_folder, lies_among, make_way, written
+from ownlatent.train import processes
 from ownlatent.train.recipe import Recipe, coerce, edit
 
 if TYPE_CHECKING:
@@ -56,12 +57,13 @@ def pretrain(
     if resume or extend is not None:
         return go_on(out, fields, network, objects, extend)
     start, late = _begin(recipe, fields)
+    start = processes.started_with(start)
     folder = Path(out) if out else default_folder(start)
+    if processes.number(start) > 0:
+        return follow(lambda: prepared(start, late, network, objects), folder)
     check_folder(folder, start.data, overwrite)
     with to_console() as buffered:
-        from ownlatent.train.prepare import prepare as make_ready
-
-        job = make_ready(start, late, network, objects)
+        job = prepared(start, late, network, objects)
         with claimed(folder), written(folder):
             check_folder(folder, start.data, overwrite)  # once more: nobody else can write there now
             make_way(folder)

@@ -45,6 +45,7 @@ def _run(arguments: Sequence[str]) -> int:
         return 0
     given.update({name.removeprefix("--").replace("-", "_"): value for name, value in settings.items()})
     from ownlatent import api
+    from ownlatent.train import processes
 
     if verb == "list":
         print("\n".join(api.catalogue(given["what"], shutil.get_terminal_size().columns)))
@@ -67,6 +68,8 @@ def _run(arguments: Sequence[str]) -> int:
         print("\n".join(api.replay(given.pop("run"))))
         return 0
     run = api.demo(**given) if verb == "demo" else api.pretrain(given.pop("data"), **given)
+    if processes.number(run.recipe) > 0:
+        return 0  # the first process still judges, and answers for all
     if run.recipe.on_unhealthy == "stop" and run.unhealthy:
         return UNHEALTHY
     if run.results["finished"]:

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from ownlatent.errors import OwnlatentError, option
 from ownlatent.files import write_json
 from ownlatent.log import to_console, to_file
 from ownlatent.run import Run, claimed, default_folder, forget_evaluations, written
+from ownlatent.train import processes
 from ownlatent.train.recipe import Recipe, edit
 
 if TYPE_CHECKING:
@@ -39,35 +40,75 @@ def go_on(
         raise OwnlatentError(f"name the run to go on with: --out RUN {word}")
     named: dict[str, Any] = {name: fields[name] for name in ("data", "method") if name in fields}
     folder = Path(out) if out is not None else default_folder(edit(Recipe(), named))
-    Run(folder)  # there is one
+    _, planned = _going_on(Run(folder), fields, extend)
+    if processes.number(planned) > 0:
+        return follow(lambda: _ready(planned, network, objects), folder, resume=True)
     with claimed(folder):
         run = Run(folder)
-        recipe = edit(run.recipe, {name: fields.pop(name) for name in _MAY_CHANGE if name in fields})
-        changed = [_difference(recipe, name, value) for name, value in fields.items() if _changes(recipe, name, value)]
-        changed += [option(name) for name in _changed_views(recipe, fields)]
-        if changed:
-            raise OwnlatentError(
-                f"a run that goes on keeps its recipe, and {', '.join(changed)} would change it: leave that out, or "
-                "start another run (--init-from takes the weights along)"
-            )
-        longer = recipe if extend is None else extended(recipe, extend)
-        if run.results.get("finished") and longer is recipe:
-            raise OwnlatentError(
-                f"{folder} is finished: there is nothing to resume; --extend 20ep goes on for 20 epochs more, another "
-                "--out starts a new run"
-            )
+        recipe, longer = _going_on(run, fields, extend)
         with to_console() as buffered, written(folder):
-            from ownlatent.train.prepare import prepare as make_ready
-
             log.info("resuming   %s", folder)
-            # The weights that it began with are in its checkpoint, and their file may be gone.
-            job = make_ready(replace(longer, init_from=None), network=network, objects=objects)
-            job.recipe = replace(job.recipe, init_from=longer.init_from)
+            job = _ready(longer, network, objects)
             with to_file(folder, buffered):
                 extensions = run.results.get("extensions", [])
-                if longer is not recipe:
+                if extend is not None:
                     extensions = [*extensions, _replanned(run, recipe, longer)]
+                _say_processes(recipe, longer)
                 return train(job, folder, resume=True, extensions=extensions)
+
+
+def _going_on(run: Run, fields: dict[str, Any], extend: str | None) -> tuple[Recipe, Recipe]:
+    """The recipe that a run has, and the one that it goes on by. Raises OwnlatentError if they differ too much."""
+    recipe = run.recipe
+    here = processes.started_with(edit(recipe, {name: fields[name] for name in _MAY_CHANGE if name in fields}))
+    others = {name: value for name, value in fields.items() if name not in _MAY_CHANGE}
+    changed = [_difference(recipe, name, value) for name, value in others.items() if _changes(recipe, name, value)]
+    changed += [option(name) for name in _changed_views(recipe, others)]
+    if changed:
+        raise OwnlatentError(
+            f"a run that goes on keeps its recipe, and {', '.join(changed)} would change it: leave that out, or start "
+            "another run (--init-from takes the weights along)"
+        )
+    if run.results.get("finished") and extend is None:
+        raise OwnlatentError(
+            f"{run.folder} is finished: there is nothing to resume; --extend 20ep goes on for 20 epochs more, another "
+            "--out starts a new run"
+        )
+    return recipe, here if extend is None else extended(here, extend)
+
+
+def prepared(recipe: Recipe, late: dict[str, Any], network: "nn.Module | None", objects: dict[str, Any]) -> "Job":
+    """As `train.prepare.prepare`, which brings torch, imported when it is needed."""
+    from ownlatent.train.prepare import prepare
+
+    return prepare(recipe, late, network, objects)
+
+
+def _ready(recipe: Recipe, network: "nn.Module | None", objects: dict[str, Any]) -> "Job":
+    """The job of a run that goes on. The weights that it began with are in its checkpoint: their file may be gone."""
+    job = prepared(replace(recipe, init_from=None), {}, network, objects)
+    job.recipe = replace(job.recipe, init_from=recipe.init_from)
+    return job
+
+
+def _say_processes(before: Recipe, now: Recipe) -> None:
+    """What another number of processes changes in a run that goes on."""
+    if processes.count(before) != processes.count(now):
+        log.info(
+            "processes  %d instead of %d: batches and views are the same; sums over them are rounded otherwise, and "
+            "BatchNorm without synchronisation sees parts of another size, so the run is not the same to the bit",
+            *(processes.count(now), processes.count(before)),
+        )
+
+
+def follow(make_ready: "Callable[[], Job]", folder: Path, resume: bool = False) -> Run:
+    """What every process but the first does: train along, without a word, and write nothing."""
+    from ownlatent.train.fit import fit, silently
+
+    with silently():
+        job = make_ready()
+        fit(job, folder, resume)
+    return Run(folder, job.encoder.cpu().eval())
 
 
 def extended(recipe: Recipe, by: str) -> Recipe:
@@ -104,7 +145,16 @@ def _replanned(run: Run, recipe: Recipe, longer: Recipe) -> dict[str, Any]:
 
 
 # Where and how a run is computed may differ when it goes on; what it computes may not.
-_MAY_CHANGE = ("accelerator", "compile", "workers", "checkpoint_seconds", "keep_checkpoints", "on_unhealthy")
+_MAY_CHANGE = (
+    "accelerator",
+    "devices",
+    "nodes",
+    "compile",
+    "workers",
+    "checkpoint_seconds",
+    "keep_checkpoints",
+    "on_unhealthy",
+)
 
 
 def _changes(recipe: Recipe, name: str, value: Any) -> bool:
@@ -147,7 +197,6 @@ def train(job: "Job", folder: Path, resume: bool = False, extensions: Sequence[d
     from ownlatent.train.fit import fit
 
     if resume:
-        job.recipe.save(folder / "recipe.json")
         write_json(folder / "env-resumed.json", environment())
     else:
         write_json(folder / "env.json", environment())

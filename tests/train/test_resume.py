@@ -68,7 +68,7 @@ def whole(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_runs_killed_at_random_moments_end_as_if_they_had_not_been(
     image_folder: Path, class_folder: Path, tmp_path: Path
 ):
-    """Weights, optimiser, target, queue, centre, statistics and metrics, by every method, with accumulation, workers."""
+    """Weights, optimiser, target, queue, statistics, metrics; by every method, with accumulation and workers."""
     script = Path(__file__).with_name("killing.py")
     command = [sys.executable, script, class_folder, image_folder, tmp_path, KILLS]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600)
@@ -97,7 +97,7 @@ def test_without_a_whole_checkpoint_nothing_is_touched(stopped: Path):
     for path in checkpoints(stopped):
         path.write_bytes(b"torn")
     before = sorted(path.name for path in (stopped / "checkpoints").iterdir())
-    with pytest.raises(OwnlatentError, match="is damaged: .*, and there is no other: give --overwrite"):
+    with pytest.raises(OwnlatentError, match=r"is damaged: .*, and there is no other: give --overwrite"):
         pretrain(out=stopped, resume=True)
     assert sorted(path.name for path in (stopped / "checkpoints").iterdir()) == before
 
@@ -149,7 +149,9 @@ def test_another_version_is_named(stopped: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_what_would_change_a_run_is_shown_beside_what_it_has(stopped: Path):
     before = (stopped / "recipe.json").read_bytes()
-    with pytest.raises(OwnlatentError, match=r"--epochs 9 \(the run has 6\.0\), --method\.hidden 32 \(the run has 16\)"):
+    with pytest.raises(
+        OwnlatentError, match=r"--epochs 9 \(the run has 6\.0\), --method\.hidden 32 \(the run has 16\)"
+    ):
         pretrain(out=stopped, resume=True, epochs=9, **{"method.hidden": 32})
     with pytest.raises(OwnlatentError, match=r"--init-from x \(the run has none\)"):
         pretrain(out=stopped, resume=True, init_from="x")
@@ -158,7 +160,7 @@ def test_what_would_change_a_run_is_shown_beside_what_it_has(stopped: Path):
 
 def test_a_finished_run_is_extended_and_says_how_its_schedule_changes(image_folder: Path, tmp_path: Path):
     run = pretrain(image_folder, out=tmp_path / "run", epochs=4, **TINY)
-    with pytest.raises(OwnlatentError, match="finished: .*--extend"):
+    with pytest.raises(OwnlatentError, match=r"finished: .*--extend"):
         pretrain(out=run.folder, resume=True)
     longer = pretrain(out=run.folder, extend="2ep")
     assert longer.recipe.epochs == 6 and longer.results["finished"]
@@ -195,14 +197,15 @@ def test_a_new_run_begins_with_old_weights(whole: Path, image_folder: Path, tmp_
     first = "conv1.weight" if "conv1.weight" in same else next(iter(same))
     copies = [value for name, value in state.items() if name.endswith(f"net.{first}")]
     assert len(copies) == 2 and torch.allclose(copies[0], copies[1], atol=1e-6)
-    assert "62 of the network's" in (run.folder / "log.txt").read_text() or "of the network's" in (
-        run.folder / "log.txt"
-    ).read_text()
+    assert (
+        "62 of the network's" in (run.folder / "log.txt").read_text()
+        or "of the network's" in (run.folder / "log.txt").read_text()
+    )
 
 
 def test_weights_that_fit_nothing_are_refused(image_folder: Path, tmp_path: Path):
     torch.save({"other.weight": torch.zeros(3)}, tmp_path / "other.pt")
-    with pytest.raises(OwnlatentError, match="no tensor of .* fits this network"):
+    with pytest.raises(OwnlatentError, match=r"no tensor of .* fits this network"):
         pretrain(image_folder, out=tmp_path / "run", epochs=1, init_from=str(tmp_path / "other.pt"), **TINY)
     with pytest.raises(OwnlatentError, match="there is no file"):
         pretrain(image_folder, out=tmp_path / "run", epochs=1, init_from=str(tmp_path / "none.pt"), **TINY)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from math import gcd
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -42,6 +42,13 @@ class ViewParams(NamedTuple):
     solarize: Tensor
 
 
+class Within(NamedTuple):
+    """A process's share of a batch: its images are those from number `first` on of `total`."""
+
+    first: int
+    total: int
+
+
 class MultiView:
     """Makes V normalised views (B, C, S, S) of images; all draws are per image.
 
@@ -58,26 +65,39 @@ class MultiView:
         self.views, self.size, self.mean, self.std, self.peak = tuple(views), size, tuple(mean), tuple(std), peak
         self.sizes = tuple(view.pixels(size) for view in views)
 
-    def of_images(self, images: Tensor, generator: torch.Generator, rows: Tensor | None = None) -> Views:
-        """Crop and augment images (N, C, H, W) of one size, uint8 or uint16; or `rows` (B,) int64 of them."""
+    def of_images(
+        self, images: Tensor, generator: torch.Generator, rows: Tensor | None = None, within: Within | None = None
+    ) -> Views:
+        """Crop and augment images (N, C, H, W) of one size, uint8 or uint16; or `rows` (B,) int64 of them.
+
+        within: where these images stand in the batch that the generator is for; without it, they are all of it.
+        """
         rows = torch.arange(len(images)) if rows is None else rows
-        n, (height, width) = len(rows), images.shape[2:]
-        boxes = boxes_of_views(sample_crops(self.views, n, generator), height, width)
-        params = [sample_view(n, generator, view) for view in self.views]
+        height, width = images.shape[2:]
+        crops, params = self._drawn(len(rows), generator, within)
+        boxes = boxes_of_views(crops, height, width)
         if self._is_compiled(images):
             return self._compiled([images.contiguous().numpy()] * len(boxes), rows.cpu().numpy(), boxes, params)
         images = pick(images, rows)
-        crops = [apply_crop(images, box, size) for box, size in zip(boxes, self.sizes, strict=True)]
-        return self._plain(crops, params)
+        cut = [apply_crop(images, box, size) for box, size in zip(boxes, self.sizes, strict=True)]
+        return self._plain(cut, params)
 
-    def of_crops(self, crops: Sequence[Tensor], generator: torch.Generator) -> Views:
+    def of_crops(self, crops: Sequence[Tensor], generator: torch.Generator, within: Within | None = None) -> Views:
         """Augment V batches of crops (B, C, S, S) that were cut and resized already, by `sample_crops` of this seed."""
-        n = len(crops[0])
-        sample_crops(self.views, n, generator)  # the same views as of_images makes: the crops are drawn first
-        params = [sample_view(n, generator, view) for view in self.views]
+        _, params = self._drawn(len(crops[0]), generator, within)
         if all(map(self._is_compiled, crops)):
             return self._compiled([view.contiguous().numpy() for view in crops], None, None, params)
         return self._plain([view.float() for view in crops], params)
+
+    def _drawn(self, n: int, generator: torch.Generator, within: Within | None) -> tuple[list[Crop], list[ViewParams]]:
+        """The draws for n images: all crops first, so that whoever only cuts and whoever only colours agree."""
+        first, total = within or (0, n)
+        crops = sample_crops(self.views, total, generator)
+        params = [sample_view(total, generator, view) for view in self.views]
+        if total == n:
+            return crops, params
+        part = slice(first, first + n)
+        return [crop.rows(part) for crop in crops], [rows_of(each, part) for each in params]
 
     @staticmethod
     def _is_compiled(images: Tensor) -> bool:
@@ -171,6 +191,13 @@ def sample_view(n: int, generator: torch.Generator, view: View) -> ViewParams:
         blur=sample_blur(n, generator, view.blur, view.blur_sigma),
         solarize=sample_solarize(n, generator, view.solarize),
     )
+
+
+def rows_of(params: Any, part: slice) -> Any:
+    """The draws of some of the images: of a tensor (n, ...), or of a tuple of such as it stands."""
+    if isinstance(params, tuple):
+        return type(params)(*(rows_of(each, part) for each in params))
+    return params[part]
 
 
 def apply_view(x: Tensor, params: ViewParams) -> Tensor:

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from ownlatent.augment.crop import Box, Crop, boxes_of, crop_image
 from ownlatent.augment.recipes import View
-from ownlatent.augment.views import sample_crops
+from ownlatent.augment.views import Within, sample_crops
 from ownlatent.data.decode import Unreadable, decode, shrink_for, size_of
 from ownlatent.data.source import EncodedSource, Source
 
@@ -20,17 +20,21 @@ _PIECE = 32  # images whose files are in memory at a time
 class Crops(Dataset):
     """Item (number, indices, seed) is a batch: V tensors (B, C, S, S) and what belongs to them.
 
+    within: where the indices stand in the batch that the seed is for, if they are not all of it.
+
     Where nothing can be read the crops are None: an exception would reach the parent as a traceback
     in text. An unreadable image is replaced by the next readable one.
     """
 
-    def __init__(self, source: Source, views: Sequence[View], size: int):
-        self.source, self.views = source, tuple(views)
+    def __init__(self, source: Source, views: Sequence[View], size: int, within: Within | None = None):
+        self.source, self.views, self.within = source, tuple(views), within
         self.sizes = [view.pixels(size) for view in views]
 
     def __getitem__(self, item: tuple[int, list[int], int]) -> "Batch":
         number, indices, seed = item
-        draws = sample_crops(self.views, len(indices), torch.Generator().manual_seed(seed))
+        first, total = self.within or (0, len(indices))
+        part = slice(first, first + len(indices))
+        draws = [drawn.rows(part) for drawn in sample_crops(self.views, total, torch.Generator().manual_seed(seed))]
         skipped: dict[str, str] = {}
         crops: list[np.ndarray] = []
         labels: list[int | None] = []

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from ownlatent.augment.recipes import View
-from ownlatent.augment.views import pick
+from ownlatent.augment.views import Within, pick
 from ownlatent.data.crops import Batch, Crops
 from ownlatent.data.resident import Resident, check_unreadable
 from ownlatent.data.source import Source
@@ -43,29 +43,35 @@ def order(num_images: int, seed: int, epoch: int) -> Tensor:
 
 
 class Batches(Sampler[list[int]]):
-    """Indices of batch `start`, `start + 1`, ... without end."""
+    """Indices of batch `start`, `start + 1`, ... without end; of several processes each gets its share of every batch.
 
-    def __init__(self, num_images: int, batch_size: int, seed: int, start: int = 0):
+    batch_size: over all processes, of which this is number `rank` of `processes`. within: where its share stands.
+    """
+
+    def __init__(self, num_images: int, batch_size: int, seed: int, start: int = 0, rank: int = 0, processes: int = 1):
         self.num_images, self.batch_size, self.seed, self.start = num_images, batch_size, seed, start
-        self.per_epoch = num_images // batch_size
+        self.per_epoch, self.share = num_images // batch_size, batch_size // processes
+        self.within = Within(rank * self.share, batch_size)
 
     def of(self, number: int) -> list[int]:
-        """The indices of one batch."""
+        """The indices of one batch, of this process."""
         epoch, position = divmod(number, self.per_epoch)
-        return order(self.num_images, self.seed, epoch)[position * self.batch_size :][: self.batch_size].tolist()
+        first = position * self.batch_size + self.within.first
+        return order(self.num_images, self.seed, epoch)[first : first + self.share].tolist()
 
     def __iter__(self) -> Iterator[list[int]]:
         number = self.start
         while True:
             epoch, position = divmod(number, self.per_epoch)
             shuffled = order(self.num_images, self.seed, epoch)
-            for first in range(position * self.batch_size, self.per_epoch * self.batch_size, self.batch_size):
-                yield shuffled[first : first + self.batch_size].tolist()
+            for start in range(position * self.batch_size, self.per_epoch * self.batch_size, self.batch_size):
+                first = start + self.within.first
+                yield shuffled[first : first + self.share].tolist()
                 number += 1
 
 
 class ResidentLoader:
-    """Batches of a resident data set: {"images": (N, C, H, W), "rows": those of the batch, "number": its number}.
+    """Batches of a resident data set: {"images": (N, C, H, W), "rows": those of the batch, "number", "within"}.
 
     The images are kept on the device where they take at most a quarter of its free memory, and nothing
     is copied; else "images" are those of the batch alone, and there are no "rows". labelled: with the "labels" (B,)
@@ -79,13 +85,14 @@ class ResidentLoader:
         self.waited = 0.0
 
     def __iter__(self) -> Iterator[dict]:
+        within = self.batches.within
         for number, indices in enumerate(self.batches, self.batches.start):
             began = perf_counter()
             rows = torch.tensor(indices)
             if self.there:
-                batch = {"images": self.images, "rows": rows, "number": number}
+                batch = {"images": self.images, "rows": rows, "number": number, "within": within}
             else:
-                batch = {"images": pick(self.images, rows), "number": number}
+                batch = {"images": pick(self.images, rows), "number": number, "within": within}
             if self.labels is not None:
                 batch["labels"] = self.labels[rows]
             self.waited += perf_counter() - began
@@ -113,7 +120,7 @@ class StreamingLoader:
         labelled: bool = False,
     ):
         self.loader = DataLoader(
-            Crops(source, views, size),
+            Crops(source, views, size, batches.within),
             sampler=_Numbered(batches),
             batch_size=None,  # an item of the data set is a whole batch, so that a worker knows its number
             num_workers=workers,
@@ -141,7 +148,8 @@ class StreamingLoader:
                         f"no image of {self.source.name} can be read any more: check that the data are still there"
                     )
                 check_unreadable(self.skipped, len(self.source), self.source.name, self.max_unreadable)
-                yield {"crops": crops, "number": number, **({"labels": labels} if self.labelled else {})}
+                batch = {"crops": crops, "number": number, "within": self.batches.within}
+                yield batch | ({"labels": labels} if self.labelled else {})
         finally:
             del iterator  # ends the workers now, and not when a traceback is let go
 

@@ -59,6 +59,8 @@ class Method(nn.Module):
     min_batch: int = 2
     """The fewest images for which the loss has a meaning: one has no statistics for BatchNorm."""
     uses_labels: bool = False
+    synchronizes: bool = True
+    """Whether BatchNorm is to see the images of all processes, as in most papers."""
     least_std: float = 0.5
     """relative_std of the projections below which they have drawn together. A healthy run keeps 1 in the papers of
     SimSiam and VICReg; the least of our own at defaults, on photographs and CIFAR-10, are in benchmarks/results."""

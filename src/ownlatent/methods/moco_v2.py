@@ -47,6 +47,9 @@ class MoCoV2(Method):
 
     least_std = 0.2  # nothing normalises in its projector, so that its outputs begin close together
 
+    synchronizes = False
+    """Each process normalises a random lot of the images by itself: keys cannot be found by their common statistics."""
+
     def __init__(
         self,
         backbone: Backbone,

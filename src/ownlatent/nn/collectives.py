@@ -6,6 +6,9 @@ is then that of one process with all images. A bare `all_reduce` or `all_gather`
 gradient through, so that it silently shrinks by the number of processes.
 """
 
+from collections.abc import Sequence
+from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import torch
@@ -51,6 +54,37 @@ def agreed(x: Tensor) -> Tensor:
     first = x.clone()
     dist.broadcast(first, src=0)
     return first
+
+
+def told(numbers: Sequence[float]) -> list[float]:
+    """What the first process says, in all of them: float64 numbers that never pass an accelerator.
+
+    They go through a gloo group of their own where the processes train on GPUs: reading a number from a GPU waits for
+    all that was queued there. A process that has died is met here, and raises RuntimeError in the others.
+    """
+    if world_size() == 1:
+        return list(numbers)
+    said = torch.tensor(numbers, dtype=torch.float64)
+    dist.broadcast(said, src=0, group=_on_processors())
+    return said.tolist()
+
+
+def missing(seconds: float) -> str:
+    """Which processes do not answer within so many seconds, in the words of torch; empty if all do."""
+    try:
+        dist.monitored_barrier(_on_processors(), timedelta(seconds=seconds), wait_all_ranks=True)
+    except RuntimeError as error:
+        return str(error).splitlines()[0]
+    return ""
+
+
+def _on_processors() -> Any:
+    return _group_of(dist.group.WORLD) if dist.get_backend() != "gloo" else dist.group.WORLD
+
+
+@cache
+def _group_of(world: Any) -> Any:
+    return dist.new_group(backend="gloo")
 
 
 class _Gather(torch.autograd.Function):

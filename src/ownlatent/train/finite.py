@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ownlatent.methods._base import Method
+from ownlatent.nn.collectives import average
 
 
 class Window:
@@ -60,7 +61,8 @@ class Guard:
 
         scaled: a gradient scaler leaves steps with bad gradients out by itself, and they are no failure.
         """
-        numbers = torch.stack([torch.stack(window.losses).float().mean(), norm.float()])
+        # Over all processes: where one has found something the others must not wait for it.
+        numbers = average(torch.stack([torch.stack(window.losses).float().mean(), norm.float()]))
         if not self._can_wait(optimizer, norm.device):
             self._look(numbers, window, scaled)
             return

@@ -10,6 +10,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+import torch.distributed as dist
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from ownlatent.data.loader import Batches, ResidentLoader, StreamingLoader
@@ -17,6 +18,7 @@ from ownlatent.data.resident import Resident
 from ownlatent.data.source import EncodedSource
 from ownlatent.diagnostics.verdict import STARVED, Setting, judge
 from ownlatent.machine import cores, keep_freed_memory
+from ownlatent.train import processes
 from ownlatent.train.callbacks.checkpoint import Checkpointing
 from ownlatent.train.callbacks.health import Health
 from ownlatent.train.callbacks.interrupt import Interruption, StopAtOnce
@@ -69,7 +71,10 @@ def fit(job: Job, folder: Path, resume: bool = False) -> Outcome:
     checkpoint, stored = (checkpoints.newest() if resume else None) or (None, None)
     seen = stored["ownlatent"]["batches_seen"] if stored else 0
 
-    batches = Batches(len(job.data), recipe.batch_size // recipe.accumulate, recipe.seed, seen)
+    count = processes.count(recipe)
+    batches = Batches(
+        *(len(job.data), recipe.batch_size // recipe.accumulate, recipe.seed, seen), processes.number(recipe), count
+    )
     loader: ResidentLoader | StreamingLoader
     if isinstance(job.data, Resident):
         loader = ResidentLoader(job.data, batches, job.device, job.method.uses_labels)
@@ -78,6 +83,8 @@ def fit(job: Job, folder: Path, resume: bool = False) -> Outcome:
             *(job.data, recipe.views, recipe.image_size, batches, recipe.workers, recipe.max_unreadable),
             labelled=job.method.uses_labels,
         )
+    if count > 1:
+        job.method = processes.synchronized(job.method, recipe)
     module = Pretraining(job.method.to(memory_format=torch.channels_last), job.views, recipe, job.budget)
     if stored and job.budget.progress(stored["global_step"], stored["ownlatent"]["elapsed"]) >= 1:
         module.load_state_dict(stored["state_dict"])  # trained to the end, and stopped while it was judged
@@ -86,25 +93,36 @@ def fit(job: Job, folder: Path, resume: bool = False) -> Outcome:
         verdict = judge(read_rows(folder / "metrics.csv"), setting_of(recipe))
         said = stored["callbacks"]["Health"]["said"]
         return Outcome(True, summary, {**verdict.as_dict(), "stopped": False, "said": said}, step)
-    statistics = Statistics(job.method, batches.batch_size)
+    statistics = Statistics(job.method, batches.share)
     metrics = Metrics(folder, loader, statistics, job.steps_per_epoch, every=_every(job))
     interruption = Interruption()
     setting = setting_of(recipe, against_waiting(job))
     health = Health(folder, metrics, setting, batches, stop=recipe.on_unhealthy == "stop")
     checkpointing = Checkpointing(checkpoints, metrics.path, recipe.checkpoint_seconds)
-    callbacks: list[pl.Callback] = [statistics, metrics, health, checkpointing, ProgressBar(metrics), interruption]
+    begun = _Begun(recipe, folder)
+    callbacks: list[pl.Callback] = [
+        begun,
+        statistics,
+        metrics,
+        health,
+        checkpointing,
+        ProgressBar(metrics),
+        interruption,
+    ]
     if job.val is not None:
         callbacks.insert(0, KNNMonitor(job.val, job.bank, job.encoder.to(job.device), metrics))
     failed = False
     with _quiet_lightning(), torch.random.fork_rng(), compiled(job.method, recipe.compile == "on"):
+        settings, environment = processes.trainer_settings(recipe)
         trainer = pl.Trainer(
             accelerator=recipe.accelerator,
-            devices=1,
+            **settings,
+            use_distributed_sampler=False,
             precision=_PRECISION[recipe.precision],  # type: ignore[arg-type]
             accumulate_grad_batches=recipe.accumulate,
             max_epochs=-1,
             callbacks=callbacks,
-            plugins=[checkpoints],
+            plugins=[checkpoints, environment],
             deterministic=recipe.deterministic,
             logger=TensorBoardLogger(
                 folder, name="tensorboard", version="", purge_step=stored["global_step"] + 1 if stored else None
@@ -121,6 +139,11 @@ def fit(job: Job, folder: Path, resume: bool = False) -> Outcome:
             raise KeyboardInterrupt from None
         except NotFinite:
             failed = True
+        except RuntimeError as error:
+            processes.explain(error, recipe)
+            raise
+    if count > 1 and dist.is_initialized():
+        dist.destroy_process_group()  # what follows is done by the first process alone
     if isinstance(loader, StreamingLoader) and loader.skipped:
         log.warning("skipped %d files that cannot be read; log.txt lists them", len(loader.skipped))
     waited = loader.waited / max(1e-9, module.elapsed - (stored["ownlatent"]["elapsed"] if stored else 0.0))
@@ -140,6 +163,17 @@ def fit(job: Job, folder: Path, resume: bool = False) -> Outcome:
         failed=failed,
         stopped_by=interruption.signal,
     )
+
+
+class _Begun(pl.Callback):
+    """Writes what a run that goes on changes in its recipe, once all processes have read what it was."""
+
+    def __init__(self, recipe: Recipe, folder: Path):
+        self.recipe, self.folder = recipe, folder
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.recipe.save(self.folder / "recipe.json")
 
 
 def setting_of(recipe: Recipe, against_waiting: str = "") -> Setting:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ownlatent.augment.views import MultiView
 from ownlatent.data.loader import NETWORK, VIEWS, generator, seed_of
 from ownlatent.methods._base import Method
+from ownlatent.nn.collectives import rank, told, world_size
 from ownlatent.optim.create import create
 from ownlatent.optim.schedules import cosine, warmup_cosine
 from ownlatent.train.budget import Budget
@@ -38,11 +39,14 @@ class Pretraining(pl.LightningModule):
         self.window, self.guard, self._memory = Window({}, 0), Guard(), memory_of(method)
         self.step_progress = 0.0
         self._elapsed_before = 0.0
+        self._told_elapsed: float | None = None
         self._began: float | None = None
 
     @property
     def elapsed(self) -> float:
-        """Seconds of training so far, those before a resume included."""
+        """Seconds of training so far, those before a resume included; of several processes the first one's clock."""
+        if self._told_elapsed is not None:
+            return self._told_elapsed
         return self._elapsed_before + (perf_counter() - self._began if self._began is not None else 0.0)
 
     @property
@@ -60,24 +64,34 @@ class Pretraining(pl.LightningModule):
 
     def on_train_start(self) -> None:
         self._began = perf_counter()
+        self._agree()
+
+    def _agree(self) -> None:
+        """Let several processes have one clock, and stop together: what a process finds out by itself is not enough."""
+        if world_size() > 1:
+            assert self._began is not None
+            now = self._elapsed_before + perf_counter() - self._began
+            self._told_elapsed, stop = told([now, float(self.stop_requested)])
+            self.stop_requested = bool(stop)
 
     def on_train_end(self) -> None:
-        self._elapsed_before, self._began = self.elapsed, None
+        self._elapsed_before, self._began, self._told_elapsed = self.elapsed, None, None
 
     def on_after_batch_transfer(self, batch: dict, dataloader_idx: int) -> tuple[Any, ...]:
         # Here and not in training_step: there autocast would round the images to bfloat16.
         draws = generator(self.recipe.seed, VIEWS, batch["number"])
         if "crops" in batch:
-            views = self.views.of_crops(batch["crops"], draws)
+            views = self.views.of_crops(batch["crops"], draws, batch["within"])
         else:
-            views = self.views.of_images(batch["images"], draws, batch.get("rows"))
+            views = self.views.of_images(batch["images"], draws, batch.get("rows"), batch["within"])
         return (views, batch["labels"]) if self.method.uses_labels else (views,)
 
     def training_step(self, batch: tuple[Any, ...], batch_idx: int) -> Tensor:
         if self.batches_seen % self.recipe.accumulate == 0:
             self.window = Window(self._memory, self.batches_seen)
         # For networks with dropout: a resumed run draws what an uninterrupted one would have drawn.
-        seed_networks(seed_of(self.recipe.seed, NETWORK, self.batches_seen))
+        others = (rank(),) if rank() else ()  # each process drops something else
+        seed_networks(seed_of(self.recipe.seed, NETWORK, self.batches_seen, *others))
         self.output = self.method(*batch)
         self.window.passes.append(batch)
         self.window.losses.append(self.output.loss.detach())
@@ -97,6 +111,7 @@ class Pretraining(pl.LightningModule):
                 group["weight_decay"] = cosine(progress, optim.weight_decay, optim.end_weight_decay)
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.method.after_step(progress)
+        self._agree()
         # Lightning counts the step only after this hook.
         done = self.budget.progress(self.trainer.global_step + 1, self.elapsed) >= 1
         if done or self.stop_requested:

@@ -21,6 +21,7 @@ from ownlatent.data.survey import Survey, survey
 from ownlatent.errors import OwnlatentError
 from ownlatent.machine import memory
 from ownlatent.methods._base import Method
+from ownlatent.train import processes
 from ownlatent.train.budget import Budget
 from ownlatent.train.compile import choose_compile
 from ownlatent.train.images import choose_device, open_data, say_progress
@@ -103,6 +104,10 @@ def prepare(
     data = _load(source, recipe, seen)
     method = build(recipe, facts.channels, network)
     why = "as asked"
+    alone = processes.count(recipe) == 1
+    processes.check(recipe)
+    if recipe.precision == "auto" and device.type == "cpu" and not alone:
+        recipe, why = replace(recipe, precision="32"), "processes that try it might choose differently"
     if recipe.precision == "auto":
         precision, why = choose_precision(method.backbone, facts.channels, size, device)
         recipe = replace(recipe, precision=precision)
@@ -113,7 +118,8 @@ def prepare(
     )
     assert recipe.batch_size
     shape = (recipe.batch_size // recipe.accumulate, facts.channels, size, size)
-    compiles, why_compiled = choose_compile(recipe.compile, method.backbone, shape, device, recipe.precision, budget)
+    asked = "off" if recipe.compile == "auto" and not alone else recipe.compile
+    compiles, why_compiled = choose_compile(asked, method.backbone, shape, device, recipe.precision, budget)
     recipe = replace(
         recipe,
         accelerator=device.type,
@@ -194,10 +200,17 @@ def _say(job: Job, why: str, why_compiled: str) -> None:
         *(f"           changed for these channels: {change}" for change in job.changes),
         *(f"           changed for these images: {change}" for change in backbone.changes),
         f"network    {parameters:.2f} M parameters, {backbone.num_features} features",
-        f"hardware   {recipe.accelerator}, precision {recipe.precision} ({why})",
+        f"hardware   {_hardware(recipe)}, precision {recipe.precision} ({why})",
         f"           compile {recipe.compile} ({why_compiled})",
     ]:
         log.info(line)
+
+
+def _hardware(recipe: Recipe) -> str:
+    if processes.count(recipe) == 1:
+        return recipe.accelerator
+    machines = f" on each of {recipe.nodes} machines" if recipe.nodes > 1 else ""
+    return f"{recipe.accelerator}, {recipe.devices} processes{machines}"
 
 
 def _load(source: Source, recipe: Recipe, seen: Survey) -> Resident | Source:

@@ -67,10 +67,12 @@ class Recipe:
     epochs: float | None = _option("length of the run in passes over the data")
     minutes: float | None = _option("length of the run in minutes of training, instead of --epochs")
     image_size: int | None = _option("side of the views in pixels")
-    batch_size: int | None = _option("images per optimiser step")
+    batch_size: int | None = _option("images per optimiser step, of all processes together")
     accumulate: int = _option("split each batch into this many passes, to save memory", 1)
     seed: int = _option("seed of weights, order and views", 0)
     accelerator: str = _option("auto, cpu, cuda or mps", "auto")
+    devices: int = _option("GPUs of this machine, or processes on its processor, that train together", 1)
+    nodes: int = _option("machines that train together, each started with its NODE_RANK, by torchrun or by SLURM", 1)
     precision: str = _option("auto (measured), 32, bf16 or 16", "auto")
     compile: str = _option("auto (measured where it may pay), on or off: torch.compile the networks", "auto")
     loading: str = _option("auto, resident (all images in memory) or streaming (worker processes)", "auto")
@@ -136,8 +138,9 @@ def check(recipe: Recipe) -> None:
             raise OwnlatentError(f"{option(name)} must be greater than 0, not {values[name]}")
     if recipe.seed >= 2**63:
         raise OwnlatentError(f"--seed must be below 2**63, not {recipe.seed}")
-    if recipe.keep_checkpoints < 1:
-        raise OwnlatentError(f"--keep-checkpoints must be at least 1, not {recipe.keep_checkpoints}")
+    for name in ("keep_checkpoints", "devices", "nodes"):
+        if values[name] < 1:
+            raise OwnlatentError(f"{option(name)} must be at least 1, not {values[name]}")
     for name in ("workers", "seed", *(f"optim.{n}" for n in ("weight_decay", "end_weight_decay", "end_lr", "bias_lr"))):
         if values[name] is not None and not values[name] >= 0:
             raise OwnlatentError(f"{option(name)} must be at least 0, not {values[name]}")

@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import lightning.pytorch as pl
@@ -19,17 +18,21 @@ class Checkpointing(pl.Callback):
 
     def __init__(self, checkpoints: Checkpoints, metrics: Path, seconds: float):
         self.checkpoints, self.metrics, self.seconds = checkpoints, metrics, seconds
-        self._last = monotonic()
+        self._last = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, Pretraining)
+        self._last = pl_module.elapsed
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, Pretraining)
         stepped = pl_module.batches_seen % trainer.accumulate_grad_batches == 0
-        due = monotonic() - self._last >= self.seconds
+        due = pl_module.elapsed - self._last >= self.seconds
         if stepped and (due or trainer.should_stop):
-            if self.metrics.exists():
+            if trainer.is_global_zero and self.metrics.exists():
                 with self.metrics.open("rb+") as file:
                     os.fsync(file.fileno())
             trainer.save_checkpoint(self.checkpoints.at(trainer.global_step))
-            self._last = monotonic()
+            self._last = pl_module.elapsed

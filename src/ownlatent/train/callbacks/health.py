@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 
 from ownlatent.data.loader import Batches
 from ownlatent.diagnostics.verdict import HEALTHY, STOPPING, TOO_EARLY, Setting, Verdict, judge, not_finite
+from ownlatent.nn.collectives import told
 from ownlatent.train.callbacks.metrics import Metrics
 from ownlatent.train.failure import keep
 from ownlatent.train.finite import NotFinite
@@ -38,15 +39,18 @@ class Health(pl.Callback):
         if self.metrics.measurements == self._judged:
             return
         self._judged = self.metrics.measurements
-        self._say(judge(self.metrics.rows, self.setting))
-        if self.stop and self.verdict.word in STOPPING and pl_module.progress >= _GRACE:
+        if trainer.is_global_zero:  # which has the rows
+            self._say(judge(self.metrics.rows, self.setting))
+        if self.stop and pl_module.progress >= _GRACE and told([self.verdict.word in STOPPING])[0]:
             self.stopped = trainer.should_stop = True
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         if isinstance(exception, NotFinite):
             assert isinstance(pl_module, Pretraining)
-            keep(exception, pl_module, self.batches, self.folder)
             self.stopped = True
+            if not trainer.is_global_zero:
+                return
+            keep(exception, pl_module, self.batches, self.folder)
             self._say(not_finite(exception.what, exception.value, self.setting, exception.window.step))
 
     def _say(self, verdict: Verdict) -> None:

@@ -46,6 +46,8 @@ class KNNMonitor(pl.Callback):
         if passed == self._passed or too_dear:
             return
         self._passed = passed
+        if not trainer.is_global_zero:
+            return
         began = perf_counter()
         dtype = torch.bfloat16 if pl_module.recipe.precision == "bf16" else torch.float32
         parts = [(embed(self.encoder, i, device=pl_module.device, dtype=dtype), labels) for i, labels in self.parts]

@@ -11,6 +11,7 @@ import torch
 
 from ownlatent.diagnostics.collapse import relative_std
 from ownlatent.files import replace_file
+from ownlatent.nn.collectives import average, gather
 from ownlatent.train.callbacks.statistics import NAMES, Statistics
 from ownlatent.train.module import Pretraining, weight_norm
 
@@ -38,7 +39,8 @@ class Metrics(pl.Callback):
     The columns are COLUMNS, then the method's other schedules and the terms of its loss, of one batch as std is.
     loss is the mean since the last row, std the relative_std of the projections of one batch, gradient_norm that of
     the last step, weight_norm that of all trained parameters, waiting the share of time in which training had no data.
-    Those of Statistics are there whenever they are due. All of it stays on the device between rows.
+    Those of Statistics are there whenever they are due. All of it stays on the device between rows. Of several
+    processes the numbers are those of all images together, and the first one writes them.
     """
 
     def __init__(self, folder: Path, loader: Any, statistics: Statistics, steps_per_epoch: float, every: int):
@@ -62,7 +64,8 @@ class Metrics(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Pretraining)
         self._losses = [loss.to(pl_module.device) for loss in self._losses]
-        self.rows = _keep_rows(self.path, trainer.global_step)
+        if trainer.is_global_zero:
+            self.rows = _keep_rows(self.path, trainer.global_step)
         self._last = (pl_module.batches_seen, pl_module.elapsed, self.paused, self.loader.waited)
 
     def on_train_batch_end(
@@ -81,12 +84,15 @@ class Metrics(pl.Callback):
         assert module.output is not None and module.gradient_norm is not None
         output = module.output
         on_device = [torch.stack(self._losses).mean(), module.gradient_norm, weight_norm(module.trained)]
-        on_device += [relative_std(output.embeddings), *output.terms.values()]
+        on_device += [relative_std(gather(output.embeddings)), *output.terms.values()]
         # All at once: reading a number makes an accelerator finish what is queued.
-        loss, gradient, weight, std, *terms = torch.stack([number.float() for number in on_device]).tolist()
+        loss, gradient, weight, std, *terms = average(torch.stack([number.float() for number in on_device])).tolist()
         self._losses.clear()
         due = self.statistics.due(step, module.progress)
         measured = self.statistics.measure(module, views, step) if due else {}
+        self.measurements += due
+        if not trainer.is_global_zero:
+            return
         batches, seconds, paused, waited = self._last
         self._last = (module.batches_seen, module.elapsed, self.paused, self.loader.waited)
         span = max(1e-9, self._last[1] - seconds - (self.paused - paused))
@@ -113,7 +119,6 @@ class Metrics(pl.Callback):
         }
         self.knn = None
         self.rows.append({name: None if value == "" else float(value) for name, value in self.latest.items()})
-        self.measurements += due
         new = not self.path.exists()
         with self.path.open("a", newline="") as file:
             writer = csv.DictWriter(file, list(self.latest))

@@ -28,7 +28,7 @@ class ProgressBar(pl.Callback):
         self._rank = ""  # as last measured
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.console.is_terminal:
+        if self.console.is_terminal and trainer.is_global_zero:
             columns = (
                 TextColumn("training"),
                 BarColumn(),

@@ -14,6 +14,7 @@ from ownlatent.diagnostics.geometry import alignment, mean_correlation, relative
 from ownlatent.diagnostics.predictor import eigen_alignment
 from ownlatent.diagnostics.spectrum import effective_rank
 from ownlatent.methods._base import Method
+from ownlatent.nn.collectives import average, gather, rank, world_size
 from ownlatent.nn.ema import EMA
 from ownlatent.train.module import Pretraining
 
@@ -42,14 +43,14 @@ class Recent:
     """Features, projections and predictions of the last batches, caught as they pass.
 
     A method says nothing: its `backbone`, `projector` and `predictor` are listened to, as far as it has them. Chunks of
-    a batch are put together; other views and passes without a gradient are let go.
+    a batch are put together; other views and passes without a gradient are let go. batch_size: of this process; each
+    keeps its own, and what is handed out is of all.
     """
 
     def __init__(self, method: Method, batch_size: int):
         self.batch_size = batch_size
         self._passing: dict[str, list[Tensor]] = {}
         self._kept: dict[tuple[str, int], deque[Tensor]] = {}
-        self._most = max(1, ceil(_WINDOW / batch_size))
         for place in _PLACES:
             part = getattr(method, place, None)
             if isinstance(part, nn.Module) and not isinstance(part, nn.Identity):
@@ -65,23 +66,28 @@ class Recent:
 
     def close_batch(self) -> None:
         """Keep what passed since the last call."""
+        most = max(1, ceil(_WINDOW / (self.batch_size * world_size())))
         for place, chunks in self._passing.items():
             for view, whole in zip(range(_PLACES[place]), _views(chunks, self.batch_size), strict=False):
-                self._kept.setdefault((place, view), deque(maxlen=self._most)).append(whole)
+                kept = self._kept.setdefault((place, view), deque())
+                kept.append(whole)
+                while len(kept) > most:
+                    kept.popleft()
             chunks.clear()
 
     def of(self, place: str, view: int = 0) -> Tensor | None:
         """(N, D) float32 of the last images, or None where there is nothing of the kind."""
         batches = self._kept.get((place, view))
-        return torch.cat(list(batches)).float() if batches else None
+        return torch.cat([gather(batch) for batch in batches]).float() if batches else None
 
     def state_dict(self) -> dict[str, list[Tensor]]:
-        return {f"{place} {view}": list(batches) for (place, view), batches in self._kept.items()}
+        return {f"{place} {view}": [gather(b) for b in batches] for (place, view), batches in self._kept.items()}
 
-    def load_state_dict(self, state: dict[str, list[Tensor]]) -> None:
+    def load_state_dict(self, state: dict[str, list[Tensor]], device: torch.device) -> None:
         for name, batches in state.items():
             place, view = name.split()
-            self._kept[place, int(view)] = deque(batches, maxlen=self._most)
+            mine = [batch.chunk(world_size())[rank()].to(device) for batch in batches]
+            self._kept[place, int(view)] = deque(mine)
 
 
 def _views(chunks: list[Tensor], batch_size: int) -> Iterator[Tensor]:
@@ -98,7 +104,7 @@ class Statistics(pl.Callback):
     """Measures the sliding sample, for whoever writes it down; see `measure`. Comes before the other callbacks."""
 
     def __init__(self, method: Method, batch_size: int):
-        self.recent = Recent(method, batch_size)
+        self.recent, self._stored = Recent(method, batch_size), dict[str, Any]()
         self._before: list[Tensor] = []  # weights before a step after which a measurement is due
         self._last, self._next = 0, 0.0  # the step of the last measurement, the progress before which none is due
 
@@ -118,8 +124,11 @@ class Statistics(pl.Callback):
     def state_dict(self) -> dict[str, Any]:
         return {"recent": self.recent.state_dict(), "last": self._last, "next": self._next}
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.recent.load_state_dict(self._stored, pl_module.device)  # only now the processes have met
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.recent.load_state_dict(state_dict["recent"])
+        self._stored = state_dict["recent"]
         self._last, self._next = state_dict["last"], state_dict["next"]
 
     def due(self, step: int, progress: float) -> bool:
@@ -165,6 +174,6 @@ class Statistics(pl.Callback):
             found["weight_change"] = relative_distance(self._before, [p.detach() for p in module.trained])
             self._before = []
         if len(views) > 1 and views[0].shape == views[1].shape:
-            found["views_apart"] = (views[0] - views[1]).abs().mean()
+            found["views_apart"] = average((views[0] - views[1]).abs().mean())
         values = torch.stack([value.double() for value in found.values()]).tolist()
         return dict(zip(found, values, strict=True))

@@ -1,0 +1,187 @@
+"""Two real processes on this machine train what one trains; one that dies takes the other along, by name."""
+
+import csv
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from pair import STEPS, fields
+from safetensors.torch import load_file
+
+from ownlatent import OwnlatentError, methods, pretrain
+from ownlatent.train import processes
+from ownlatent.train.checkpoints import Checkpoints
+from ownlatent.train.recipe import Recipe
+
+LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
+CLOCK = ("seconds", "images_per_second", "waiting")
+PATIENCE = 300.0
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "GLOO_SOCKET_IFNAME": LOOPBACK,
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def pair(class_folder: Path, image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs of two processes, one folder for each method."""
+    work = tmp_path_factory.mktemp("pair")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = min(free.getsockname()[1], 65000)
+    script = Path(__file__).with_name("pair.py")
+    running = [
+        subprocess.Popen(
+            [sys.executable, *map(str, (script, rank, class_folder, image_folder, work, port))],
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        errors = [process.communicate(timeout=PATIENCE)[1] for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    assert [process.returncode for process in running] == [0, 0], "\n".join(errors)
+    return work
+
+
+def rows(folder: Path) -> list[dict[str, float]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [
+            {key: float(value) for key, value in row.items() if value and key not in CLOCK}
+            for row in csv.DictReader(file)
+        ]
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_two_processes_train_what_one_does(
+    name: str, pair: Path, class_folder: Path, image_folder: Path, tmp_path: Path
+):
+    """Losses, gradients and statistics of ten steps, and the weights after them, to float32 rounding."""
+    alone = pretrain(**fields(name, class_folder, image_folder), out=tmp_path / name)
+    ours, theirs = rows(alone.folder), rows(pair / name)
+    assert len(ours) == len(theirs) == STEPS
+    for one, two in zip(ours, theirs, strict=True):
+        assert one.keys() == two.keys()
+        assert two == pytest.approx(one, rel=2e-3, abs=2e-4)
+    one, two = (load_file(folder / "encoder.safetensors") for folder in (alone.folder, pair / name))
+    assert one.keys() == two.keys()
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, rtol=1e-3, atol=1e-4 * float(value.abs().max()))
+
+
+def command(data: Path, out: Path, **more: Any) -> list[str]:
+    given = fields("byol", data, data) | {"out": out, "loading": "resident", **more}
+    data_name = given.pop("data")
+    options = [part for name, value in given.items() for part in ("--" + name.replace("_", "-"), str(value))]
+    return [sys.executable, "-m", "ownlatent", "pretrain", data_name, *options]
+
+
+def test_the_command_starts_the_processes_itself_and_resumes_with_another_number(image_folder: Path, tmp_path: Path):
+    out = tmp_path / "run"
+    done = subprocess.run(
+        command(image_folder, out, devices=2), env=environment(), capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("trained    10 steps") == 1 and "cpu, 2 processes" in done.stdout
+    done = subprocess.run(
+        [*command(image_folder, out)[:3], "pretrain", "--out", str(out), "--extend", "2ep", "--devices", "1"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "processes  1 instead of 2" in done.stdout and "trained    20 steps" in done.stdout
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_process_that_dies_takes_the_run_down_and_is_named(victim: int, image_folder: Path, tmp_path: Path):
+    out = tmp_path / "run"
+    process = subprocess.Popen(
+        command(image_folder, out, devices=2, epochs=100_000),
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        while not Checkpoints(out, 2).found():
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.05)
+        child = next(c for c in psutil.Process(process.pid).children() if "pretrain" in c.cmdline())
+        began = time.monotonic()
+        (process if victim == 0 else child).send_signal(signal.SIGKILL)
+        _, errors = process.communicate(timeout=60)
+        psutil.wait_procs([child], timeout=max(1.0, 60 - (time.monotonic() - began)))
+        assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+    assert "of 2 has ended" in errors and "--resume" in errors and "Traceback" not in errors, errors
+    if victim == 1:
+        assert "process 1 of 2 has ended" in errors and process.returncode == 2
+
+
+def test_sigterm_stops_all_processes_between_the_same_steps(image_folder: Path, tmp_path: Path):
+    out = tmp_path / "run"
+    process = subprocess.Popen(
+        command(image_folder, out, devices=2, epochs=100_000),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not Checkpoints(out, 2).found():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    said, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    assert "--resume" in said and "Traceback" not in errors
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(image_folder: Path, tmp_path: Path):
+    given = fields("byol", image_folder, image_folder) | {"devices": 5, "accumulate": 1}
+    with pytest.raises(
+        OwnlatentError, match="12 images of a pass cannot be shared by 5 processes: give --batch-size 10"
+    ):
+        pretrain(**given, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_starter_sets_is_understood(monkeypatch: pytest.MonkeyPatch):
+    assert processes.started_with(Recipe()) == Recipe() and processes.number(Recipe()) == 0
+    monkeypatch.setenv("SLURM_NTASKS", "8")  # a plain shell of a job: nothing was started
+    assert processes.count(processes.started_with(Recipe())) == 1
+    for name, value in {"SLURM_STEP_ID": "0", "SLURM_NNODES": "2", "SLURM_PROCID": "5"}.items():
+        monkeypatch.setenv(name, value)
+    found = processes.started_with(Recipe())
+    assert (found.devices, found.nodes, processes.number(found)) == (4, 2, 5)
+    with pytest.raises(OwnlatentError, match="SLURM started 8 processes, and --devices and --nodes ask for 3"):
+        processes.started_with(Recipe(devices=3))
