@@ -8,10 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from pair import STEPS, fields
@@ -120,6 +120,17 @@ def test_the_command_starts_the_processes_itself_and_resumes_with_another_number
     assert "processes  1 instead of 2" in done.stdout and "trained    20 steps" in done.stdout
 
 
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # ended meanwhile
+            if int(path.read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(path.parent.name))
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the other process is found in /proc")
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_process_that_dies_takes_the_run_down_and_is_named(victim: int, image_folder: Path, tmp_path: Path):
     out = tmp_path / "run"
@@ -135,14 +146,13 @@ def test_a_process_that_dies_takes_the_run_down_and_is_named(victim: int, image_
         while not Checkpoints(out, 2).found():
             assert process.poll() is None, process.communicate()[1]
             time.sleep(0.05)
-        child = next(c for c in psutil.Process(process.pid).children() if "pretrain" in c.cmdline())
-        began = time.monotonic()
-        (process if victim == 0 else child).send_signal(signal.SIGKILL)
+        (child,) = children(process.pid)
+        os.kill(process.pid if victim == 0 else child, signal.SIGKILL)
+        # Both have their ends of the pipe: it is closed when the last of them is gone.
         _, errors = process.communicate(timeout=60)
-        psutil.wait_procs([child], timeout=max(1.0, 60 - (time.monotonic() - began)))
-        assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     assert "of 2 has ended" in errors and "--resume" in errors and "Traceback" not in errors, errors
     if victim == 1:
         assert "process 1 of 2 has ended" in errors and process.returncode == 2
@@ -168,9 +178,7 @@ def test_sigterm_stops_all_processes_between_the_same_steps(image_folder: Path, 
 
 def test_a_batch_that_cannot_be_shared_is_refused(image_folder: Path, tmp_path: Path):
     given = fields("byol", image_folder, image_folder) | {"devices": 5, "accumulate": 1}
-    with pytest.raises(
-        OwnlatentError, match="12 images of a pass cannot be shared by 5 processes: give --batch-size 10"
-    ):
+    with pytest.raises(OwnlatentError, match="12 images .* shared by 5 processes: give --batch-size 10"):
         pretrain(**given, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
