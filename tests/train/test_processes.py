@@ -178,7 +178,7 @@ def test_sigterm_stops_all_processes_between_the_same_steps(image_folder: Path, 
 
 def test_a_batch_that_cannot_be_shared_is_refused(image_folder: Path, tmp_path: Path):
     given = fields("byol", image_folder, image_folder) | {"devices": 5, "accumulate": 1}
-    with pytest.raises(OwnlatentError, match="12 images .* shared by 5 processes: give --batch-size 10"):
+    with pytest.raises(OwnlatentError, match=r"12 images .* shared by 5 processes: give --batch-size 10"):
         pretrain(**given, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
