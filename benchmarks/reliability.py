@@ -8,8 +8,9 @@ makes one happen: torn and changed checkpoints, code in the place of weights, a 
 that is taken away, a second process, SIGTERM. bad_inputs: every case of tests/test_errors.py and of the damaged files
 in tests/data. checkpoints: 10,000 small ones, of which two must stay. dirty: 200 unreadable files among 2,000, with
 worker processes; lost are the readable ones that an epoch does not see. crowd: five commands at once in one folder.
-processes: two with gloo against one, every method (tests/train/test_processes.py). soak: --minutes of training from files with two workers; growth of the memory
-of all processes together from the second to the last quarter, and of the time of a step.
+processes: two with gloo against one, every method (tests/train/test_processes.py). soak: --minutes of training from
+files with two workers; growth of the memory of all processes together from the second to the last quarter, and of the
+time of a step.
 """
 
 import argparse

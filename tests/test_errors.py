@@ -54,6 +54,9 @@ def refused(here: Path, capfd: pytest.CaptureFixture[str]) -> Refused:
     return run
 
 
+DAMAGED = "step-00000005-0123456789abcdef.ckpt"  # a checkpoint whose content has another checksum
+
+
 @pytest.fixture
 def old_run(here: Path, image_folder: Path) -> Path:
     """A run that stopped early, as its folder looks."""
@@ -65,7 +68,7 @@ def old_run(here: Path, image_folder: Path) -> Path:
     recipe.save(folder / "recipe.json")
     (folder / "results.json").write_text('{"finished": false, "evaluations": []}')
     (folder / "metrics.csv").write_text("step,loss\n1,4.0\n")
-    (folder / "checkpoints" / "last.ckpt").write_bytes(b"weights")
+    (folder / "checkpoints" / DAMAGED).write_bytes(b"weights")
     return folder
 
 
@@ -510,9 +513,9 @@ def test_a_late_error_is_one_line_in_a_process_of_its_own(old_run: Path) -> None
     command = [sys.executable, "-m", "ownlatent", "pretrain", "--out", "old", "--resume"]
     done = subprocess.run(command, cwd=old_run.parent, capture_output=True, text=True, timeout=300)
     assert done.stderr.count("\n") == 1, done.stderr
-    assert "last.ckpt cannot be read" in done.stderr and "--overwrite" in done.stderr
+    assert f"{DAMAGED} is damaged" in done.stderr and "--overwrite" in done.stderr
     assert done.returncode == 2
-    assert (old_run / "checkpoints" / "last.ckpt").read_bytes() == b"weights"
+    assert (old_run / "checkpoints" / DAMAGED).read_bytes() == b"weights"
     assert (old_run / "metrics.csv").read_text() == "step,loss\n1,4.0\n"
 
 

@@ -23,7 +23,6 @@ RUN_FILES = (
     "curves.png",
     "encoder.safetensors",
     "encoder.json",
-    "checkpoints/last.ckpt",
     "log.txt",
 )
 

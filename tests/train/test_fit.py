@@ -58,7 +58,7 @@ def test_a_run_folder_says_everything(image_folder: Path, class_folder: Path, tm
     run = pretrain(image_folder, out=tmp_path / "run", epochs=4, val=str(class_folder), **TINY)
     present = {p.relative_to(run.folder).as_posix() for p in run.folder.rglob("*") if p.is_file()}
     files = ["recipe.json", "metrics.csv", "results.json", "env.json", "views.png", "curves.png", "log.txt"]
-    assert {*files, "encoder.safetensors", "encoder.json", "checkpoints/last.ckpt"} <= present
+    assert {*files, "encoder.safetensors", "encoder.json"} <= present
     assert any(name.startswith("tensorboard/events") for name in present)
 
     steps_per_epoch = 60 // 16
@@ -118,20 +118,6 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(image_folder: Path, tmp_p
     assert _steps(stopped) == _steps(whole.folder)
     assert json.loads((stopped / "results.json").read_text())["finished"] is True
     assert _weights(stopped) == _weights(whole.folder)
-
-
-def test_a_killed_run_goes_on_from_a_whole_checkpoint(image_folder: Path, tmp_path: Path):
-    whole = pretrain(image_folder, out=tmp_path / "whole", epochs=60, **TINY)
-    killed = tmp_path / "killed"
-    process = _start(image_folder, killed, epochs=60, checkpoint_seconds=0.01)
-    _wait_for_rows(process, killed, 10)
-    process.kill()
-    process.communicate(timeout=60)
-    state = torch.load(killed / "checkpoints" / "last.ckpt", weights_only=True)
-    assert state["global_step"] == state["ownlatent"]["batches_seen"] > 0
-    assert not (killed / "encoder.safetensors").exists()
-    pretrain(out=killed, resume=True)
-    assert _weights(killed) == _weights(whole.folder)
 
 
 def test_a_run_stopped_while_it_is_judged_is_judged_when_resumed(

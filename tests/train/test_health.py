@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from ownlatent import OwnlatentError, load_encoder, pretrain, replay
 from ownlatent.methods.byol import BYOL
+from ownlatent.train.checkpoints import Checkpoints
 from ownlatent.train.callbacks.statistics import NAMES
 from ownlatent.types import Output, Views
 
@@ -93,7 +94,9 @@ def test_what_is_not_finite_stops_before_the_weights_are_touched(image_folder: P
     assert failed["step"] == results["training"]["steps"] + 1
     assert [len(batch["images"]) for batch in failed["batches"]] == [16 // accumulate] * accumulate
     kept = torch.load(folder / "failed-step" / "method.pt", weights_only=True)
-    last = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    newest = Checkpoints(folder, 2).newest()
+    assert newest is not None
+    last = newest[1]
     assert last["global_step"] == results["training"]["steps"]
     for name, value in kept.items():  # what the optimiser would have touched is what the last checkpoint holds
         if "running" not in name and "num_batches" not in name:
