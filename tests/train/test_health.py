@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 
 from ownlatent import OwnlatentError, load_encoder, pretrain, replay
 from ownlatent.methods.byol import BYOL
-from ownlatent.train.checkpoints import Checkpoints
 from ownlatent.train.callbacks.statistics import NAMES
+from ownlatent.train.checkpoints import Checkpoints
 from ownlatent.types import Output, Views
 
 TINY = {

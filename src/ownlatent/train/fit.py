@@ -98,7 +98,7 @@ def fit(job: Job, folder: Path, resume: bool = False) -> Outcome:
     interruption = Interruption()
     setting = setting_of(recipe, against_waiting(job))
     health = Health(folder, metrics, setting, batches, stop=recipe.on_unhealthy == "stop")
-    checkpointing = Checkpointing(checkpoints, metrics.path, recipe.checkpoint_seconds)
+    checkpointing = Checkpointing(checkpoints, metrics.path, recipe)
     begun = _Begun(recipe, folder)
     callbacks: list[pl.Callback] = [
         begun,
@@ -163,17 +163,6 @@ def fit(job: Job, folder: Path, resume: bool = False) -> Outcome:
         failed=failed,
         stopped_by=interruption.signal,
     )
-
-
-class _Begun(pl.Callback):
-    """Writes what a run that goes on changes in its recipe, once all processes have read what it was."""
-
-    def __init__(self, recipe: Recipe, folder: Path):
-        self.recipe, self.folder = recipe, folder
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.is_global_zero:
-            self.recipe.save(self.folder / "recipe.json")
 
 
 def setting_of(recipe: Recipe, against_waiting: str = "") -> Setting:
