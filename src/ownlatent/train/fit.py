@@ -99,16 +99,7 @@ def fit(job: Job, folder: Path, resume: bool = False) -> Outcome:
     setting = setting_of(recipe, against_waiting(job))
     health = Health(folder, metrics, setting, batches, stop=recipe.on_unhealthy == "stop")
     checkpointing = Checkpointing(checkpoints, metrics.path, recipe)
-    begun = _Begun(recipe, folder)
-    callbacks: list[pl.Callback] = [
-        begun,
-        statistics,
-        metrics,
-        health,
-        checkpointing,
-        ProgressBar(metrics),
-        interruption,
-    ]
+    callbacks: list[pl.Callback] = [statistics, metrics, health, checkpointing, ProgressBar(metrics), interruption]
     if job.val is not None:
         callbacks.insert(0, KNNMonitor(job.val, job.bank, job.encoder.to(job.device), metrics))
     failed = False
