@@ -114,7 +114,7 @@ def fit(job: Job, folder: Path, resume: bool = False) -> Outcome:
             max_epochs=-1,
             callbacks=callbacks,
             plugins=[checkpoints, environment],
-            deterministic=recipe.deterministic,
+            deterministic=recipe.deterministic or None,
             logger=TensorBoardLogger(
                 folder, name="tensorboard", version="", purge_step=stored["global_step"] + 1 if stored else None
             ),
