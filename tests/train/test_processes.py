@@ -17,13 +17,15 @@ import torch
 from pair import STEPS, fields
 from safetensors.torch import load_file
 
-from ownlatent import OwnlatentError, methods, pretrain
+from ownlatent import OwnlatentError, backbones, methods, pretrain
 from ownlatent.train import processes
 from ownlatent.train.checkpoints import Checkpoints
 from ownlatent.train.recipe import Recipe
 
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 CLOCK = ("seconds", "images_per_second", "waiting")
+SHARES = {"found", "accuracy"}  # of the images: one or two of 24 may be on the other side of a tie
+ROUNDING = 5e-5  # relative, in the five digits of a first row; training doubles it about every step
 PATIENCE = 300.0
 
 
@@ -78,6 +80,10 @@ def rows(folder: Path) -> list[dict[str, float]]:
         ]
 
 
+def flat(weights: dict[str, torch.Tensor]) -> torch.Tensor:
+    return torch.cat([weights[name].flatten().double() for name in sorted(weights)])
+
+
 @pytest.mark.parametrize("name", methods.names())
 def test_two_processes_train_what_one_does(
     name: str, pair: Path, class_folder: Path, image_folder: Path, tmp_path: Path
@@ -86,13 +92,15 @@ def test_two_processes_train_what_one_does(
     alone = pretrain(**fields(name, class_folder, image_folder), out=tmp_path / name)
     ours, theirs = rows(alone.folder), rows(pair / name)
     assert len(ours) == len(theirs) == STEPS
-    for one, two in zip(ours, theirs, strict=True):
+    for number, (one, two) in enumerate(zip(ours, theirs, strict=True)):
         assert one.keys() == two.keys()
-        assert two == pytest.approx(one, rel=2e-3, abs=2e-4)
-    one, two = (load_file(folder / "encoder.safetensors") for folder in (alone.folder, pair / name))
-    assert one.keys() == two.keys()
-    for key, value in one.items():
-        torch.testing.assert_close(two[key], value, rtol=1e-3, atol=1e-4 * float(value.abs().max()))
+        for share in SHARES & one.keys():
+            assert abs(one.pop(share) - two.pop(share)) < 2 / 24
+        assert two == pytest.approx(one, rel=ROUNDING * 2**number, abs=2e-4)
+    one, two = (flat(load_file(folder / "encoder.safetensors")) for folder in (alone.folder, pair / name))
+    torch.manual_seed(0)
+    before = flat(backbones.create("resnet10_w16", channels=3, image_size=16, norm="group").net.state_dict())
+    assert (two - one).norm() < 5e-3 * (one - before).norm()
 
 
 def command(data: Path, out: Path, **more: Any) -> list[str]:

@@ -7,8 +7,8 @@ gradient through, so that it silently shrinks by the number of processes.
 """
 
 from collections.abc import Sequence
-from datetime import timedelta
 from functools import cache
+from time import monotonic, sleep
 from typing import Any
 
 import torch
@@ -69,13 +69,22 @@ def told(numbers: Sequence[float]) -> list[float]:
     return said.tolist()
 
 
-def missing(seconds: float) -> str:
-    """Which processes do not answer within so many seconds, in the words of torch; empty if all do."""
+def missing(seconds: float) -> list[int]:
+    """After a failure, the processes that do not say within so many seconds that they are still there.
+
+    By the store through which they met: what sends tensors is of no use any more. If it is gone, so is the first
+    process, which holds it; that one waits a little longer, so as not to be taken for lost.
+    """
+    store, number, others = dist.distributed_c10d._get_default_store(), rank(), set(range(world_size()))
+    end = monotonic() + seconds + (number == 0)
     try:
-        dist.monitored_barrier(_on_processors(), timedelta(seconds=seconds), wait_all_ranks=True)
-    except RuntimeError as error:
-        return str(error).splitlines()[0]
-    return ""
+        store.set(f"alive {number}", "yes")
+        while others and monotonic() < end:
+            others -= {other for other in others if store.check([f"alive {other}"])}
+            sleep(0.1)
+    except RuntimeError:
+        return [0]
+    return sorted(others)
 
 
 def _on_processors() -> Any:

@@ -6,8 +6,11 @@ which starts the others (Lightning).
 
 import logging
 import os
-import re
+import signal
+import subprocess
 from dataclasses import replace
+from threading import Thread
+from time import sleep
 from typing import TYPE_CHECKING, Any
 
 from ownlatent.errors import OwnlatentError
@@ -17,7 +20,8 @@ if TYPE_CHECKING:
     from ownlatent.methods._base import Method
 
 log = logging.getLogger("ownlatent")
-_PATIENCE = 10.0  # seconds in which a living process answers
+_PATIENCE = 5.0  # seconds in which a living process answers
+_LAST_WORDS = 30.0  # seconds in which the processes end by themselves when one has died
 _LOST = ("onnection", "roken pipe", "imed out", "imeout", "NCCL", "peer")  # what torch says when another one is gone
 
 
@@ -76,6 +80,7 @@ def trainer_settings(recipe: Recipe) -> tuple[dict[str, Any], Any]:
     """What Lightning has to know of the processes, as keywords and a plugin."""
     from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
     from lightning.pytorch.strategies import DDPStrategy
+    from lightning.pytorch.strategies.launchers import subprocess_script
 
     environment: Any = LightningEnvironment()  # also where SLURM has started one process: it is to do as it is told
     if _by_torchrun():
@@ -84,9 +89,26 @@ def trainer_settings(recipe: Recipe) -> tuple[dict[str, Any], Any]:
         environment = SLURMEnvironment(auto_requeue=False)
     strategy: Any = "auto"
     if count(recipe) > 1:
+        subprocess_script._launch_process_observer = _watch
         # Buffers need not be sent: those that training reads are the same everywhere, by the methods' collectives.
-        strategy = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
+        strategy = DDPStrategy(broadcast_buffers=False)
     return {"devices": recipe.devices, "num_nodes": recipe.nodes, "strategy": strategy}, environment
+
+
+def _watch(others: list[subprocess.Popen]) -> None:
+    """End the run when a process that this one started has died, if it does not notice by itself.
+
+    In the place of Lightning's own watch, which ends all of them at once, before any can say what happened.
+    """
+
+    def watch() -> None:
+        while all(other.poll() in (None, 0) for other in others):
+            sleep(1)
+        sleep(_LAST_WORDS)
+        for number in (*(other.pid for other in others if other.poll() is None), os.getpid()):
+            os.kill(number, signal.SIGKILL)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def synchronized(method: "Method", recipe: Recipe) -> "Method":
@@ -116,8 +138,8 @@ def explain(error: RuntimeError, recipe: Recipe) -> None:
 
     if world_size() == 1 or not any(word in str(error) for word in _LOST):
         return
-    found = re.search(r"[Rr]ank(?:\(s\)|s)? (\d+(?:, \d+)*) failed to pass", missing(_PATIENCE))
-    who = f"process {found[1]}" if found else "another process"
+    lost = missing(_PATIENCE)
+    who = f"process {' or '.join(map(str, lost))}" if lost else "another process"
     raise OwnlatentError(
         f"{who} of {world_size()} has ended, and process {number(recipe)} with it: its own messages say why; --resume "
         "goes on from the last checkpoint"
