@@ -8,6 +8,9 @@ two cores; the folder `--cifar10`, by default `$OWNLATENT_DATA/cifar10` or `../s
 `train.parquet` and `test.parquet`, and without it that part is left out. Encoder: resnet10_w16. The seconds are those
 of training; every run is a process of its own, pinned to its cores, with as many threads, and nothing else runs.
 
+The kept results of CIFAR-10 are of one core for each tool and both tools at once (`taskset -c 0` with `--tools lightly`
+beside `taskset -c 1` with `--tools ownlatent`, the same --runs), which is half of the computation.
+
 ownlatent: `pretrain DATA --minutes M --backbone resnet10_w16`. lightly: see peers.py; its loader has the number of
 processes that was the fastest here (--workers). Its target's schedule follows the clock.
 
@@ -103,7 +106,14 @@ def one(dataset: str, tool: str, seed: int, runs: Path, options: argparse.Namesp
         encoder = encoder_of_lightly(dataset)
         encoder.backbone.net.load_state_dict(stored["net"])
         made = stored["made"]
-    row = {"dataset": dataset, "tool": tool, "seed": seed, **evaluate(dataset, encoder, options), **made}
+    row = {
+        "dataset": dataset,
+        "tool": tool,
+        "seed": seed,
+        "cores": len(cores),
+        **evaluate(dataset, encoder, options),
+        **made,
+    }
     measured.write_text(json.dumps(row))
     return row
 

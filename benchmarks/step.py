@@ -24,7 +24,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from itertools import pairwise
 from pathlib import Path
@@ -41,6 +41,7 @@ from ownlatent import backbones, methods
 from ownlatent.data.loader import ResidentLoader
 from ownlatent.machine import keep_freed_memory
 from ownlatent.train import fit as training
+from ownlatent.train.environment import environment
 from ownlatent.train.fit import fit, silently
 from ownlatent.train.prepare import Job, prepare
 from ownlatent.train.recipe import Recipe, edit
@@ -66,6 +67,7 @@ SETTINGS = (
     Setting("w64", "resnet18", 32, 256),
     Setting("224", "resnet18", 224, 32),
 )
+PARTS = ("start", "w16", "w64", "224")
 PEERS = ("lightly", "byol_pytorch")
 IMPORTS = "import torch, torchvision, timm, lightning.pytorch"
 FIRST_STEP = ("--epochs", 1000, "--backbone", "resnet10_w16")
@@ -76,7 +78,7 @@ def main() -> None:
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0, help="of a measurement, at least")
-    parser.add_argument("--settings", metavar="A,B", help="only those with these keys")
+    parser.add_argument("--settings", metavar="A,B", help="only these parts; those that --out has stay")
     parser.add_argument("--workers", type=int, default=2, help="of lightly's loader")
     parser.add_argument("--bare", nargs=4, metavar=("BACKBONE", "SIZE", "BATCH", "PRECISION"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -89,13 +91,22 @@ def main() -> None:
     if options.quick:
         options.rounds, options.seconds = 1, 0.0
     keep_freed_memory()
-    found: dict[str, float] = {}
-    rows = start_up(options.rounds, 0 if options.quick else 1, found) if not options.settings else []
-    wanted = options.settings.split(",") if options.settings else ["w16"] if options.quick else None
+    parts = options.settings.split(",") if options.settings else ["start", "w16"] if options.quick else PARTS
+    found, rows = kept(options.out, parts)
+    if "start" in parts:
+        rows += start_up(options.rounds, 0 if options.quick else 1, found)
     for setting in SETTINGS[:1] if options.quick else SETTINGS:
-        if wanted is None or setting.key in wanted:
+        if setting.key in parts:
             rows += measure(setting, options)
     results.write(options.out, "step", rows, found | figures(rows))
+
+
+def kept(out: Path | None, parts: Sequence[str]) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """Figures and rows of the parts that are not measured now, where the file has them; each row names its commit."""
+    if out is None or not out.exists() or set(parts) == set(PARTS):
+        return {}, []
+    before = json.loads(out.read_text())
+    return before["figures"], [row for row in before["rows"] if row.get("key", "start") not in parts]
 
 
 def start_up(rounds: int, warm: int, found: dict[str, float]) -> list[dict[str, Any]]:
@@ -127,7 +138,8 @@ def start_up(rounds: int, warm: int, found: dict[str, float]) -> list[dict[str, 
         a / b for a, b in zip(times["first_step"][warm:], times["imports"][warm:], strict=True)
     ]  # the first fills caches
     found["first_step_over_imports"] = round(median(ratios), 3)
-    return [{"what": name, **spread(values[warm:], 1.0, "seconds")} for name, values in times.items()]
+    commit = environment()["commit"]
+    return [{"what": name, "commit": commit, **spread(values[warm:], 1.0, "seconds")} for name, values in times.items()]
 
 
 def measure(setting: Setting, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -172,7 +184,7 @@ def measure(setting: Setting, options: argparse.Namespace) -> list[dict[str, Any
     for name, seconds in times.items():
         what, precision = name.split()
         about = {"what": what, **setting._asdict(), "precision": precision, "cores": options.cores}
-        about["auto"] = precision == chosen
+        about |= {"auto": precision == chosen, "commit": environment()["commit"]}
         rows.append({**about, "images_per_second": round(setting.batch_size / median(seconds), 1)})
         rows[-1] |= spread(seconds, 1000.0, "ms_per_step")
         bare = times.get(f"bare {precision}")

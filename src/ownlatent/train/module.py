@@ -92,6 +92,9 @@ class Pretraining(pl.LightningModule):
         # For networks with dropout: a resumed run draws what an uninterrupted one would have drawn.
         others = (rank(),) if rank() else ()  # each process drops something else
         seed_networks(seed_of(self.recipe.seed, NETWORK, self.batches_seen, *others))
+        # Lightning's autocast rounds the weights anew for every view, torch's own once for all. What makes that wrong,
+        # weights that are used without a gradient first, no method does: a target has weights of its own.
+        torch.set_autocast_cache_enabled(True)
         self.output = self.method(*batch)
         self.window.passes.append(batch)
         self.window.losses.append(self.output.loss.detach())
