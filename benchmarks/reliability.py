@@ -28,6 +28,7 @@ import results
 import torch
 from PIL import Image
 
+from ownlatent import methods
 from ownlatent.augment.recipes import RECIPES
 from ownlatent.data.loader import Batches, StreamingLoader
 from ownlatent.data.sources.folder import Folder
@@ -68,8 +69,8 @@ def killing(scratch: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     make(images, 60)
     for label in "abc":
         make(labelled / label, 20)
-    kills = 2 if options.quick else options.kills
-    command = [sys.executable, TESTS / "train" / "killing.py", labelled, images, scratch, kills]
+    kills, runs = (1, 1) if options.quick else (options.kills, len(methods.names()))
+    command = [sys.executable, TESTS / "train" / "killing.py", labelled, images, scratch, kills, runs]
     done = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
     return [{"part": "killing", **json.loads(done.stdout.splitlines()[-1])}]
 

@@ -13,7 +13,13 @@ SHARED = [ROOT / "benchmarks" / name for name in ("peers.py", "results.py")]
 SCRIPTS = [path for path in sorted((ROOT / "benchmarks").glob("*.py")) if path not in SHARED]
 AHEAD = ("photos_points_ahead", "cifar10_points_ahead")  # figures that compare with lightly without its name
 SLOW = ("_w64", "_224")  # networks that a quick run leaves out
-NOT_KEPT = ("cifar10_gpu", "cost", "equal_time", "step")  # the first needs a GPU, the others hours of a quiet machine
+NOT_KEPT = (
+    "cifar10_gpu",
+    "cost",
+    "equal_time",
+    "reliability",
+    "step",
+)  # the first needs a GPU, the others hours of a quiet machine
 CIFAR10 = ("cifar10", "probe", "low_shot", "finetune")  # figures of that data set
 FIGURES = {
     "ablations": {"ablations", "byol_gain_points"},
@@ -43,6 +49,11 @@ FIGURES = {
     },
     "methods": {"methods", "worst_photos_gain_points"},
     "proof": {"low_shot_1pct_gain_over_supervised", "finetune_1pct_gain_over_supervised"},
+    "reliability": {
+        *("kills", "runs_killed", "resumed_identical", "faults_injected", "faults_survived", "records_lost"),
+        *("bad_inputs", "bad_inputs_mishandled", "ddp_methods", "ddp_equal"),
+        *("soak_memory_growth_fraction", "soak_step_time_growth_fraction"),
+    },
     "sources": {
         *("listing_1m_first_seconds", "listing_1m_again_seconds", "listing_bytes_per_image"),
         *("fuzz_files", "fuzz_failures"),

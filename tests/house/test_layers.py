@@ -22,7 +22,7 @@ LAYERS = (  # from the top; a room may use its own layer and what is below it
     {"evaluation", "diagnostics"},
     {"methods"},
     {"backbones", "nn", "losses", "augment", "data", "optim"},
-    {"types", "errors", "machine"},
+    {"types", "errors", "machine", "files"},
 )
 DEPTH = {room: depth for depth, rooms in enumerate(LAYERS) for room in rooms}
 ONLY_IN = {"lightning": {"train"}, "pytorch_lightning": set(), "timm": {"backbones", "export"}}

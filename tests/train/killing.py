@@ -1,8 +1,8 @@
 """Trains by every method, is killed at random moments, goes on, and compares with a run that was left alone.
 
-Run as a script with a folder of images, a folder to work in and a number of kills. Every run is a process of its own,
-forked after the imports, which take ten times as long as such a run; it is ended by SIGKILL, which nothing can catch.
-Prints one line of JSON: {"kills", "runs", "differing": [...]}.
+Run as a script with a folder of labelled images, one of others, a folder to work in, and how many kills and runs there
+are to be at least. Every run is a process of its own, forked after the imports, which take ten times as long as such a
+run; it is ended by SIGKILL, which nothing can catch. Prints one line of JSON: {"kills", "runs", "differing": [...]}.
 """
 
 import csv
@@ -100,12 +100,12 @@ def differences(whole: dict[str, Any], other: dict[str, Any]) -> list[str]:
     return found + [name for name in ("metrics", "encoder") if whole[name] != other[name]]
 
 
-def main(labelled: Path, images: Path, work: Path, kills: int) -> None:
+def main(labelled: Path, images: Path, work: Path, kills: int, at_least: int) -> None:
     draw, names = random.Random(0), methods.names()
     whole: dict[str, dict[str, Any]] = {}
     length: dict[str, float] = {}
     done, runs, differing = 0, 0, []
-    while done < kills or runs < len(names):
+    while done < kills or runs < at_least:
         name = names[runs % len(names)]
         given = fields(names.index(name), name, labelled, images)
         if name not in whole:
@@ -132,4 +132,4 @@ def main(labelled: Path, images: Path, work: Path, kills: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))
+    main(*map(Path, sys.argv[1:4]), *map(int, sys.argv[4:6]))

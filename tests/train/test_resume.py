@@ -16,7 +16,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from ownlatent import OwnlatentError, Run, load_encoder, pretrain
+from ownlatent import OwnlatentError, Run, load_encoder, methods, pretrain
 from ownlatent.train.checkpoints import Checkpoints, Damaged, read
 
 TINY = {
@@ -29,7 +29,7 @@ TINY = {
     "method.hidden": 16,
     "method.projection": 8,
 }
-KILLS = 24  # of about two per method
+KILLS = 20
 
 
 def weights(folder: Path) -> bytes:
@@ -70,7 +70,7 @@ def test_runs_killed_at_random_moments_end_as_if_they_had_not_been(
 ):
     """Weights, optimiser, target, queue, statistics, metrics; by every method, with accumulation and workers."""
     script = Path(__file__).with_name("killing.py")
-    command = [sys.executable, script, class_folder, image_folder, tmp_path, KILLS]
+    command = [sys.executable, script, class_folder, image_folder, tmp_path, KILLS, len(methods.names())]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
