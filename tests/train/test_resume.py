@@ -297,3 +297,12 @@ def test_a_disk_that_takes_nothing_any_more(fault: str, image_folder: Path, whol
     assert read(checkpoints(kept)[0])["global_step"] > 0
     pretrain(out=kept, resume=True)
     assert weights(kept) == weights(whole)
+
+
+def test_nothing_is_asked_of_a_network(image_folder: Path, tmp_path: Path):
+    """A run in which every connection would end the process; a pair of sockets within it is none."""
+    guard = "import socket, os; socket.socket.connect = lambda self, address: os._exit(99)"
+    run = "from ownlatent.cli import main; main()"
+    arguments = command(image_folder, tmp_path / "run", epochs=1)[3:]
+    done = subprocess.run([sys.executable, "-c", f"{guard}; {run}", *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
