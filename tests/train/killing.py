@@ -28,7 +28,10 @@ SECONDS = 60.0  # after which a run hangs
 
 
 def fields(number: int, name: str, labelled: Path, images: Path) -> dict[str, Any]:
-    """A short run in the middle of whose epochs and accumulation windows it can end; every third one has a worker."""
+    """A short run in the middle of whose epochs and accumulation windows it can end.
+
+    Every third one has a worker, every fourth measures k-NN as it goes.
+    """
     known = methods.settings(name)
     found: dict[str, Any] = {f"method.{key}": value for key, value in SMALL.items() if key in known}
     return found | {
@@ -36,6 +39,7 @@ def fields(number: int, name: str, labelled: Path, images: Path) -> dict[str, An
         **{"backbone": "resnet10_w16", "image_size": 16, "batch_size": 24, "accumulate": 2, "precision": "32"},
         **{"accelerator": "cpu", "compile": "off", "checkpoint_seconds": 1e-3, "on_unhealthy": "warn"},
         **({"loading": "streaming", "workers": 1} if number % 3 == 0 else {"loading": "resident", "workers": 0}),
+        **({"val": str(labelled)} if number % 4 == 1 else {}),
     }
 
 

@@ -105,7 +105,7 @@ def prepare(
     method = build(recipe, facts.channels, network)
     why = "as asked"
     alone = processes.count(recipe) == 1
-    processes.check(recipe)
+    processes.check(recipe, device)
     if recipe.precision == "auto" and device.type == "cpu" and not alone:
         recipe, why = replace(recipe, precision="32"), "processes that try it might choose differently"
     if recipe.precision == "auto":

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 from dataclasses import replace
 from threading import Thread
 from time import sleep
@@ -17,6 +18,8 @@ from ownlatent.errors import OwnlatentError
 from ownlatent.train.recipe import Recipe
 
 if TYPE_CHECKING:
+    import torch
+
     from ownlatent.methods._base import Method
 
 log = logging.getLogger("ownlatent")
@@ -64,10 +67,19 @@ def number(recipe: Recipe) -> int:
     return int(os.environ.get("NODE_RANK", 0)) * recipe.devices + int(os.environ.get("LOCAL_RANK", 0))
 
 
-def check(recipe: Recipe) -> None:
-    """Refuse batches that the processes cannot share evenly. Raises OwnlatentError."""
+def check(recipe: Recipe, device: "torch.device") -> None:
+    """Refuse more processes than there can be, and batches that they cannot share evenly. Raises OwnlatentError."""
+    import torch
+
     assert recipe.batch_size
     processes, images = count(recipe), recipe.batch_size // recipe.accumulate
+    there = {"cuda": torch.cuda.device_count(), "mps": 1}.get(device.type, processes)
+    if recipe.devices > there:
+        raise OwnlatentError(
+            f"--devices {recipe.devices} is more than the {there} of this machine: give at most {there}"
+        )
+    if processes > 1 and hasattr(sys, "ps1") and not _by_torchrun():
+        raise OwnlatentError("a notebook cannot start several processes: use the command `ownlatent pretrain`")
     if images % processes:
         fitting = max(1, round(images / processes)) * processes * recipe.accumulate
         raise OwnlatentError(
