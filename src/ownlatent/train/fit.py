@@ -25,6 +25,7 @@ from ownlatent.train.callbacks.knn import KNNMonitor
 from ownlatent.train.callbacks.metrics import Metrics, read_rows
 from ownlatent.train.callbacks.progress import ProgressBar
 from ownlatent.train.callbacks.statistics import Statistics
+from ownlatent.train.callbacks.together import Together
 from ownlatent.train.compile import compiled
 from ownlatent.train.finite import NotFinite
 from ownlatent.train.module import Pretraining
@@ -82,7 +83,7 @@ def fit(job: Job, folder: Path, resume: bool = False) -> Outcome:
         step = stored["global_step"]
         summary = _summary(step, seen * batches.batch_size, stored["ownlatent"]["elapsed"])
         verdict = judge(read_rows(folder / "metrics.csv"), setting_of(recipe))
-        said = stored["callbacks"]["Health"]["said"]
+        said = stored["callbacks"]["Together"]["Health"]["said"]
         return Outcome(True, summary, {**verdict.as_dict(), "stopped": False, "said": said}, step)
     statistics = Statistics(job.method, batches.batch_size)
     metrics = Metrics(folder, loader, statistics, job.steps_per_epoch, every=_every(job))
@@ -100,7 +101,7 @@ def fit(job: Job, folder: Path, resume: bool = False) -> Outcome:
             precision=_PRECISION[recipe.precision],  # type: ignore[arg-type]
             accumulate_grad_batches=recipe.accumulate,
             max_epochs=-1,
-            callbacks=callbacks,
+            callbacks=Together(callbacks),
             logger=TensorBoardLogger(folder, name="tensorboard", version=""),
             log_every_n_steps=metrics.every,
             enable_checkpointing=False,
