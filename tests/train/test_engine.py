@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from PIL import Image
@@ -20,6 +21,7 @@ from ownlatent.methods.dino import DINO
 from ownlatent.methods.supervised import Supervised
 from ownlatent.optim.schedules import cosine, warmup_cosine
 from ownlatent.train.callbacks.metrics import COLUMNS
+from ownlatent.train.callbacks.together import Together
 from ownlatent.train.finite import Guard, Window
 from ownlatent.train.module import Pretraining
 
@@ -331,3 +333,38 @@ def test_what_does_not_fit_is_one_sentence_and_nothing_is_written(
     with pytest.raises(OwnlatentError, match=message):
         pretrain(class_folder, out=tmp_path / "run", **{**TINY, "epochs": 1, **fields})
     assert not (tmp_path / "run").exists()
+
+
+def test_callbacks_that_are_one_to_lightning_hear_all_and_keep_their_states():
+    heard: list[tuple[str, str]] = []
+
+    def listening(name: str) -> pl.Callback:
+        class Listening(pl.Callback):
+            kept = 0
+
+            def state_dict(self) -> dict[str, int]:
+                return {"kept": self.kept}
+
+            def load_state_dict(self, state_dict: dict[str, int]) -> None:
+                self.kept = state_dict["kept"]
+
+        Listening.__name__ = name
+        for hook in ("setup", "on_train_start", "on_before_optimizer_step", "on_train_batch_end", "on_train_end"):
+            setattr(Listening, hook, lambda self, *_, hook=hook: heard.append((name, hook)))
+        Listening.on_exception = lambda self, *_: heard.append((name, "on_exception"))  # type: ignore[method-assign]
+        return Listening()
+
+    first, second = listening("First"), listening("Second")
+    both = Together([first, second])
+    trainer: Any = None
+    both.setup(trainer, trainer, "fit")
+    both.on_train_start(trainer, trainer)
+    both.on_before_optimizer_step(trainer, trainer, trainer)
+    both.on_train_batch_end(trainer, trainer, None, None, 0)
+    both.on_exception(trainer, trainer, ValueError())
+    both.on_train_end(trainer, trainer)
+    assert heard[::2] == [("First", hook) for _, hook in heard[1::2]] and len({hook for _, hook in heard}) == 6
+    first.kept, second.kept = 1, 2  # type: ignore[attr-defined]
+    again = Together([listening("Second"), listening("First")])
+    again.load_state_dict(both.state_dict())
+    assert [each.kept for each in again.callbacks] == [2, 1]  # type: ignore[attr-defined]

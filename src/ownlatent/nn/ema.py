@@ -18,6 +18,7 @@ class EMA(nn.Module):
     def __init__(self, *sources: nn.Module):
         super().__init__()
         self.net = nn.Sequential(*(deepcopy(source) for source in sources)).requires_grad_(False)
+        self._pairs: tuple[tuple[nn.Module, ...], list[Tensor], list[Tensor]] | None = None
         self._drop_nothing()
 
     def train(self, mode: bool = True) -> "EMA":
@@ -38,6 +39,8 @@ class EMA(nn.Module):
     @torch.no_grad()
     def update(self, *sources: nn.Module, tau: float) -> None:
         """target <- tau * target + (1 - tau) * source, exact for tau 0 and 1; sources as in the constructor."""
-        target: list[Tensor] = list(self.net.parameters())
-        online: list[Tensor] = [p for source in sources for p in source.parameters()]
+        if self._pairs is None or self._pairs[0] != sources:  # walking the modules takes as long as the update itself
+            online: list[Tensor] = [p for source in sources for p in source.parameters()]
+            self._pairs = sources, list(self.net.parameters()), online
+        _, target, online = self._pairs
         torch._foreach_lerp_(target, online, 1 - tau)

@@ -26,6 +26,7 @@ from ownlatent.train.callbacks.knn import KNNMonitor
 from ownlatent.train.callbacks.metrics import Metrics, read_rows
 from ownlatent.train.callbacks.progress import ProgressBar
 from ownlatent.train.callbacks.statistics import Statistics
+from ownlatent.train.callbacks.together import Together
 from ownlatent.train.checkpoints import Checkpoints
 from ownlatent.train.compile import compiled
 from ownlatent.train.finite import NotFinite
@@ -91,7 +92,7 @@ def fit(job: Job, folder: Path, resume: bool = False) -> Outcome:
         step = stored["global_step"]
         summary = _summary(step, seen * batches.batch_size, stored["ownlatent"]["elapsed"])
         verdict = judge(read_rows(folder / "metrics.csv"), setting_of(recipe))
-        said = stored["callbacks"]["Health"]["said"]
+        said = stored["callbacks"]["Together"]["Health"]["said"]
         return Outcome(True, summary, {**verdict.as_dict(), "stopped": False, "said": said}, step)
     statistics = Statistics(job.method, batches.share)
     metrics = Metrics(folder, loader, statistics, job.steps_per_epoch, every=_every(job))
@@ -112,7 +113,7 @@ def fit(job: Job, folder: Path, resume: bool = False) -> Outcome:
             precision=_PRECISION[recipe.precision],  # type: ignore[arg-type]
             accumulate_grad_batches=recipe.accumulate,
             max_epochs=-1,
-            callbacks=callbacks,
+            callbacks=Together(callbacks),
             plugins=[checkpoints, environment],
             deterministic=recipe.deterministic or None,
             logger=TensorBoardLogger(
