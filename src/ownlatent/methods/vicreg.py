@@ -114,7 +114,7 @@ RECIPES = {
     "default": {"views": "vicreg", "optim.name": "sgd", "optim.base_lr": 0.12, "optim.weight_decay": 5e-4},
     "small": {"views": "vicreg_small"},
     "processor": {"method.hidden": 512, "method.projection": 512},
-    "short": {"views": "gentle"},
+    "short": {"views": "gentle", "optim.name": "adamw", "optim.base_lr": 8e-3, "optim.weight_decay": 0.01},
     "imagenet": {
         "about": "1000 epochs, 73.2 % linear; the released code's views, BYOL's pair",
         "views": "byol",
