@@ -86,11 +86,11 @@ def create(
     return Backbone(net, measure(net, channels, image_size), spec, tuple(changes))
 
 
-def synchronize_batchnorm(net: nn.Module) -> nn.Module:
-    """The network with BatchNorm over the images of all processes in the place of plain BatchNorm; on CUDA only."""
+def synchronize_batchnorm(net: nn.Module) -> None:
+    """Put BatchNorm over the images of all processes in the place of every BatchNorm within; for CUDA only."""
     from timm.layers import convert_sync_batchnorm  # torch's own drops the activation that timm's layers hold
 
-    return convert_sync_batchnorm(net)
+    convert_sync_batchnorm(net)
 
 
 def names() -> list[str]:

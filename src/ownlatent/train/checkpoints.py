@@ -78,8 +78,8 @@ class Checkpoints(CheckpointIO):
             except Damaged as error:
                 damaged.append((path, error))
                 continue
-            for other, error in damaged:
-                log.warning("%s: the one before it is used, that of step %d", error, step)
+            for other, why in damaged:
+                log.warning("%s: the one before it is used, that of step %d", why, step)
                 other.rename(other.with_suffix(".damaged"))
             return path, content
         if damaged:
@@ -121,7 +121,8 @@ class _Hashing:
     """
 
     def __init__(self, file: BinaryIO):
-        self.file, self.hash, self.error = file, hashlib.sha256(), None
+        self.file, self.hash = file, hashlib.sha256()
+        self.error: OSError | None = None
 
     def write(self, data: Any) -> int:
         if self.error is None:
@@ -129,7 +130,7 @@ class _Hashing:
                 self.file.write(data)
                 self.hash.update(data)
             except OSError as error:
-                self.error: OSError | None = error
+                self.error = error
         return len(data)
 
     def flush(self) -> None:

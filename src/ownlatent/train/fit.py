@@ -85,7 +85,7 @@ def fit(job: Job, folder: Path, resume: bool = False) -> Outcome:
             labelled=job.method.uses_labels,
         )
     if count > 1:
-        job.method = processes.synchronized(job.method, recipe)
+        processes.synchronize(job.method, recipe)
     module = Pretraining(job.method.to(memory_format=torch.channels_last), job.views, recipe, job.budget)
     if stored and job.budget.progress(stored["global_step"], stored["ownlatent"]["elapsed"]) >= 1:
         module.load_state_dict(stored["state_dict"])  # trained to the end, and stopped while it was judged

@@ -101,7 +101,7 @@ def trainer_settings(recipe: Recipe) -> tuple[dict[str, Any], Any]:
         environment = SLURMEnvironment(auto_requeue=False)
     strategy: Any = "auto"
     if count(recipe) > 1:
-        subprocess_script._launch_process_observer = _watch
+        subprocess_script._launch_process_observer = _watch  # type: ignore[assignment]
         # Buffers need not be sent: those that training reads are the same everywhere, by the methods' collectives.
         strategy = DDPStrategy(broadcast_buffers=False)
     return {"devices": recipe.devices, "num_nodes": recipe.nodes, "strategy": strategy}, environment
@@ -123,17 +123,18 @@ def _watch(others: list[subprocess.Popen]) -> None:
     Thread(target=watch, daemon=True).start()
 
 
-def synchronized(method: "Method", recipe: Recipe) -> "Method":
-    """The method with BatchNorm over all processes' images where the device can do that, else as it is, and told."""
+def synchronize(method: "Method", recipe: Recipe) -> None:
+    """Let BatchNorm see the images of all processes where the device can do that; say so where it cannot."""
     from torch import nn
 
     from ownlatent.backbones import synchronize_batchnorm
 
     norms = [part for part in method.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
     if not norms or not method.synchronizes:
-        return method
+        return
     if recipe.accelerator == "cuda":
-        return synchronize_batchnorm(method)
+        synchronize_batchnorm(method)
+        return
     assert recipe.batch_size
     log.warning(
         "BatchNorm here knows the %d images of its own process alone, as in a batch of that size: numbers differ from "
@@ -141,7 +142,6 @@ def synchronized(method: "Method", recipe: Recipe) -> "Method":
         "without the batch: --backbone.norm group, and --method.norm group where the method has it",
         recipe.batch_size // recipe.accumulate // count(recipe),
     )
-    return method
 
 
 def explain(error: RuntimeError, recipe: Recipe) -> None:
