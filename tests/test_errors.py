@@ -210,7 +210,9 @@ def test_resume_of_a_finished_run(refused: Refused, old_run: Path) -> None:
 
 
 def test_resume_with_another_recipe(refused: Refused, old_run: Path) -> None:
-    assert "--batch-size would change it" in refused("pretrain", "--out", old_run, "--resume", "--batch-size", "16")
+    assert "--batch-size 16 (the run has 8) would change it" in refused(
+        "pretrain", "--out", old_run, "--resume", "--batch-size", "16"
+    )
 
 
 @pytest.mark.parametrize("repeated", [("--accelerator", "auto"), ("--precision", "auto"), ("--loading", "auto"), ()])
@@ -347,7 +349,7 @@ def test_a_setting_before_the_folder_takes_its_own_value(monkeypatch: pytest.Mon
     monkeypatch.setattr("ownlatent.api.pretrain", pretrain)
     with pytest.raises(Done) as called:
         cli.main(["pretrain", "--method.tau", "0.5", "photos"])
-    assert called.value.args == ("photos", {"out": None, "recipe": None, "resume": False, "overwrite": False,
+    assert called.value.args == ("photos", {"out": None, "recipe": None, "resume": False, "extend": None, "overwrite": False,
                                             "method.tau": "0.5"})  # fmt: skip
 
 

@@ -40,21 +40,21 @@ def go_on(
         raise OwnlatentError(f"name the run to go on with: --out RUN {word}")
     named: dict[str, Any] = {name: fields[name] for name in ("data", "method") if name in fields}
     folder = Path(out) if out is not None else default_folder(edit(Recipe(), named))
-    _, planned = _going_on(Run(folder), fields, extend)
+    recipe, planned = _going_on(Run(folder), fields, extend)
     if processes.number(planned) > 0:
         return follow(lambda: _ready(planned, network, objects), folder, resume=True)
-    with claimed(folder):
-        run = Run(folder)
-        recipe, longer = _going_on(run, fields, extend)
-        with to_console() as buffered, written(folder):
-            log.info("resuming   %s", folder)
-            job = _ready(longer, network, objects)
-            with to_file(folder, buffered):
-                extensions = run.results.get("extensions", [])
-                if extend is not None:
-                    extensions = [*extensions, _replanned(run, recipe, longer)]
-                _say_processes(recipe, longer)
-                return train(job, folder, resume=True, extensions=extensions)
+    with to_console() as buffered:
+        log.info("resuming   %s", folder)
+        job = _ready(planned, network, objects)
+        with claimed(folder), written(folder), to_file(folder, buffered):
+            run = Run(folder)
+            if _going_on(run, fields, extend)[0] != recipe:
+                raise OwnlatentError(f"{folder} was gone on with by another process meanwhile: give the command again")
+            extensions = run.results.get("extensions", [])
+            if extend is not None:
+                extensions = [*extensions, _replanned(run, recipe, planned)]
+            _say_processes(recipe, planned)
+            return train(job, folder, resume=True, extensions=extensions)
 
 
 def _going_on(run: Run, fields: dict[str, Any], extend: str | None) -> tuple[Recipe, Recipe]:

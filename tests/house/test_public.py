@@ -101,7 +101,7 @@ def test_every_flag_says_what_it_is_for() -> None:
 
 def test_no_flag_is_there_without_a_meaning() -> None:
     """A flag that no field stands behind would be accepted and then ignored."""
-    known = {field.name for field in fields(Recipe)} | {"help", "out", "recipe", "resume", "overwrite"}
+    known = {field.name for field in fields(Recipe)} | {"help", "out", "recipe", "resume", "extend", "overwrite"}
     known |= {f"optim.{field.name}" for field in fields(Optim)} | {f"views.{field.name}" for field in fields(View)}
     assert {action.dest for action in flags().values()} <= known
 

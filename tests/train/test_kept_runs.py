@@ -1,6 +1,6 @@
 """Runs of every format that this package has written are read, or refused by name.
 
-`python tests/train/test_formats.py` writes the folder of the present one, once, when a format changes.
+`python tests/train/test_kept_runs.py` writes the folder of the present one, once, when a format changes.
 """
 
 import json
