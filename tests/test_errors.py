@@ -349,8 +349,8 @@ def test_a_setting_before_the_folder_takes_its_own_value(monkeypatch: pytest.Mon
     monkeypatch.setattr("ownlatent.api.pretrain", pretrain)
     with pytest.raises(Done) as called:
         cli.main(["pretrain", "--method.tau", "0.5", "photos"])
-    assert called.value.args == ("photos", {"out": None, "recipe": None, "resume": False, "extend": None, "overwrite": False,
-                                            "method.tau": "0.5"})  # fmt: skip
+    given = {"out": None, "recipe": None, "resume": False, "extend": None, "overwrite": False, "method.tau": "0.5"}
+    assert called.value.args == ("photos", given)
 
 
 # Values
