@@ -221,8 +221,8 @@ def figures(rows: list[dict[str, Any]]) -> dict[str, float]:
     of = {part: [row for row in rows if row["part"] == part] for part in PARTS}
     found: dict[str, float] = {}
     for row in of["killing"]:
-        differing = {each.partition(":")[0] for each in row["differing"]}
-        found |= {"kills": row["kills"], "runs_killed": row["runs"], "resumed_identical": row["runs"] - len(differing)}
+        identical = row["runs"] - len(row["differing"])
+        found |= {"kills": row["kills"], "runs_killed": row["runs"], "resumed_identical": identical}
     counted = (("faults", "faults_injected", "faults_survived"), ("processes", "ddp_methods", "ddp_equal"))
     for part, tried, good in counted:
         if of[part]:

@@ -86,6 +86,8 @@ def check(
     """
     fields, network, objects = apart(data, backbone, fields)
     start, late = _begin(recipe, fields)
+    if processes.count(start) > 1:
+        raise OwnlatentError("check tries a run in one process: leave out --devices and --nodes")
     folder = Path(out) if out else default_folder(start)
     with to_console():
         from ownlatent.checks.before import check as look

@@ -42,10 +42,10 @@ def go_on(
     folder = Path(out) if out is not None else default_folder(edit(Recipe(), named))
     recipe, planned = _going_on(Run(folder), fields, extend)
     if processes.number(planned) > 0:
-        return follow(lambda: _ready(planned, network, objects), folder, resume=True)
+        return follow(lambda: _ready(folder, planned, network, objects), folder, resume=True)
     with to_console() as buffered:
         log.info("resuming   %s", folder)
-        job = _ready(planned, network, objects)
+        job = _ready(folder, planned, network, objects)
         with claimed(folder), written(folder), to_file(folder, buffered):
             run = Run(folder)
             if _going_on(run, fields, extend)[0] != recipe:
@@ -60,7 +60,8 @@ def go_on(
 def _going_on(run: Run, fields: dict[str, Any], extend: str | None) -> tuple[Recipe, Recipe]:
     """The recipe that a run has, and the one that it goes on by. Raises OwnlatentError if they differ too much."""
     recipe = run.recipe
-    here = processes.started_with(edit(recipe, {name: fields[name] for name in _MAY_CHANGE if name in fields}))
+    before = replace(recipe, devices=1, nodes=1) if processes.started_elsewhere() else recipe
+    here = processes.started_with(edit(before, {name: fields[name] for name in _MAY_CHANGE if name in fields}))
     others = {name: value for name, value in fields.items() if name not in _MAY_CHANGE}
     changed = [_difference(recipe, name, value) for name, value in others.items() if _changes(recipe, name, value)]
     changed += [option(name) for name in _changed_views(recipe, others)]
@@ -84,9 +85,10 @@ def prepared(recipe: Recipe, late: dict[str, Any], network: "nn.Module | None", 
     return prepare(recipe, late, network, objects)
 
 
-def _ready(recipe: Recipe, network: "nn.Module | None", objects: dict[str, Any]) -> "Job":
-    """The job of a run that goes on. The weights that it began with are in its checkpoint: their file may be gone."""
-    job = prepared(replace(recipe, init_from=None), {}, network, objects)
+def _ready(folder: Path, recipe: Recipe, network: "nn.Module | None", objects: dict[str, Any]) -> "Job":
+    """The job of a run that goes on. If it has a checkpoint, what it began with is in there: that file may be gone."""
+    begun = any((folder / "checkpoints").glob("*.ckpt"))
+    job = prepared(replace(recipe, init_from=None) if begun else recipe, {}, network, objects)
     job.recipe = replace(job.recipe, init_from=recipe.init_from)
     return job
 
@@ -205,7 +207,7 @@ def train(job: "Job", folder: Path, resume: bool = False, extensions: Sequence[d
     if not resume:
         for finding in before_training(job, folder):
             log.log(logging.DEBUG if finding.state == GOOD else logging.WARNING, "%s", finding)
-    outcome = fit(job, folder, resume)
+    outcome = fit(job, folder, resume, lambda: _begun(job.recipe, folder, extensions))
     training, health = outcome.training, outcome.health
     # Finished is only what is also judged: a run that is stopped in between judges when it is resumed.
     forget_evaluations(folder)
@@ -238,6 +240,13 @@ def train(job: "Job", folder: Path, resume: bool = False, extensions: Sequence[d
     results["finished"] = outcome.finished
     write_json(folder / "results.json", results)
     return Run(folder, job.encoder.cpu().eval())
+
+
+def _begun(recipe: Recipe, folder: Path, extensions: Sequence[dict[str, Any]]) -> None:
+    """What a run that goes on changes in its folder."""
+    recipe.save(folder / "recipe.json")
+    if extensions:
+        write_json(folder / "results.json", {**Run(folder).results, "finished": False, "extensions": list(extensions)})
 
 
 def _say_stopped(outcome: "Outcome", folder: Path) -> None:

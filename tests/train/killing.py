@@ -2,7 +2,8 @@
 
 Run as a script with a folder of labelled images, one of others, a folder to work in, and how many kills and runs there
 are to be at least. Every run is a process of its own, forked after the imports, which take ten times as long as such a
-run; it is ended by SIGKILL, which nothing can catch. Prints one line of JSON: {"kills", "runs", "differing": [...]}.
+run; it is ended by SIGKILL, which nothing can catch. Prints one line of JSON: {"kills", "runs" that were killed,
+"differing": one entry for each of these that did not end as it should}.
 """
 
 import csv
@@ -108,7 +109,8 @@ def main(labelled: Path, images: Path, work: Path, kills: int, at_least: int) ->
     draw, names = random.Random(0), methods.names()
     whole: dict[str, dict[str, Any]] = {}
     length: dict[str, float] = {}
-    done, runs, differing = 0, 0, []
+    done, runs, struck = 0, 0, 0
+    differing: list[str] = []
     while done < kills or runs < at_least:
         name = names[runs % len(names)]
         given = fields(names.index(name), name, labelled, images)
@@ -131,8 +133,10 @@ def main(labelled: Path, images: Path, work: Path, kills: int, at_least: int) ->
             assert killed < 3, f"{name} hangs"
             killed += 1
         done, runs = done + killed, runs + 1
-        differing += [f"{name}: {part}" for part in differences(whole[name], state(folder))] if killed else []
-    print(json.dumps({"kills": done, "runs": runs, "differing": differing}))
+        struck += killed > 0
+        parts = differences(whole[name], state(folder)) if killed else []
+        differing += [f"{name} in run {runs}: {', '.join(parts)}"] if parts else []
+    print(json.dumps({"kills": done, "runs": struck, "differing": differing}))
 
 
 if __name__ == "__main__":

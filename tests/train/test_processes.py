@@ -166,7 +166,7 @@ def test_a_process_that_dies_takes_the_run_down_and_is_named(victim: int, image_
         assert "process 1 of 2 has ended" in errors and process.returncode == 2
 
 
-def test_sigterm_stops_all_processes_between_the_same_steps(image_folder: Path, tmp_path: Path):
+def test_sigterm_stops_all_processes_and_everything_is_saved(image_folder: Path, tmp_path: Path):
     out = tmp_path / "run"
     process = subprocess.Popen(
         command(image_folder, out, devices=2, epochs=100_000),

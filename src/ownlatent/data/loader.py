@@ -54,10 +54,9 @@ class Batches(Sampler[list[int]]):
         self.within = Within(rank * self.share, batch_size)
 
     def of(self, number: int) -> list[int]:
-        """The indices of one batch, of this process."""
+        """The indices of one batch, of all processes."""
         epoch, position = divmod(number, self.per_epoch)
-        first = position * self.batch_size + self.within.first
-        return order(self.num_images, self.seed, epoch)[first : first + self.share].tolist()
+        return order(self.num_images, self.seed, epoch)[position * self.batch_size :][: self.batch_size].tolist()
 
     def __iter__(self) -> Iterator[list[int]]:
         number = self.start

@@ -65,13 +65,16 @@ class Checkpoints(CheckpointIO):
         named = [(path, _NAME.fullmatch(path.name)) for path in self.folder.glob("*.ckpt")]
         return sorted(((path, int(match[1])) for path, match in named if match), key=lambda each: -each[1])
 
-    def newest(self) -> tuple[Path, dict[str, Any]] | None:
+    def newest(self, tidy: bool = True) -> tuple[Path, dict[str, Any]] | None:
         """The newest checkpoint that can be read, and its content; None if there is none at all.
 
-        Newer ones that cannot be read are named, and set aside. Raises OwnlatentError if there are only such, or if
+        Newer ones that cannot be read are named. tidy: and set aside, and what was begun and not finished goes; for
+        whoever is alone in writing to the folder. Raises OwnlatentError if there are only such, or if
         it is of another version.
         """
         damaged: list[tuple[Path, Damaged]] = []
+        for begun in self.folder.glob("*.tmp") if tidy else ():
+            begun.unlink()
         for path, step in self.found():
             try:
                 content = read(path)
@@ -80,7 +83,8 @@ class Checkpoints(CheckpointIO):
                 continue
             for other, why in damaged:
                 log.warning("%s: the one before it is used, that of step %d", why, step)
-                other.rename(other.with_suffix(".damaged"))
+                if tidy:
+                    other.rename(other.with_suffix(".damaged"))
             return path, content
         if damaged:
             raise OwnlatentError(

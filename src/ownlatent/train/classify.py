@@ -114,6 +114,8 @@ def train_classifier(
         views=(crop_and_flip(size),),
         method_settings={"hidden": encoder.num_features if head == "mlp" else 0},
         accelerator=device.type,
+        devices=1,
+        nodes=1,
         precision="32" if device.type == "cpu" and recipe.precision == "16" else recipe.precision,
         checkpoint_seconds=1e9,
         on_unhealthy="warn",

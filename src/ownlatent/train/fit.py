@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-import torch.distributed as dist
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from ownlatent.data.loader import Batches, ResidentLoader, StreamingLoader
@@ -59,17 +58,19 @@ class Outcome:
     """SIGINT or SIGTERM, if one of them ended it early."""
 
 
-def fit(job: Job, folder: Path, resume: bool = False) -> Outcome:
+def fit(job: Job, folder: Path, resume: bool = False, begun: Callable[[], None] = lambda: None) -> Outcome:
     """Train until the budget is spent, Ctrl-C is pressed or it makes no sense; everything is in `folder` either way.
 
-    resume: go on from the folder's checkpoint, or start if it has none yet. Where a loss or gradient is not finite the
-    weights are those of the last checkpoint afterwards. Raises OwnlatentError if the checkpoint cannot be read.
+    resume: go on from the folder's checkpoint, or start if it has none yet. begun: called by the first process when all
+    of them have begun. Where a loss or gradient is not finite the weights are those of the last checkpoint afterwards.
+    Raises OwnlatentError if the checkpoint cannot be read.
     """
     recipe = job.recipe
     assert recipe.batch_size and recipe.image_size and recipe.views and recipe.workers is not None
     keep_freed_memory()
     checkpoints = Checkpoints(folder, recipe.keep_checkpoints)
-    checkpoint, stored = (checkpoints.newest() if resume else None) or (None, None)
+    first = processes.number(recipe) == 0
+    checkpoint, stored = (checkpoints.newest(tidy=first) if resume else None) or (None, None)
     seen = stored["ownlatent"]["batches_seen"] if stored else 0
 
     count = processes.count(recipe)
@@ -99,12 +100,17 @@ def fit(job: Job, folder: Path, resume: bool = False) -> Outcome:
     interruption = Interruption()
     setting = setting_of(recipe, against_waiting(job))
     health = Health(folder, metrics, setting, batches, stop=recipe.on_unhealthy == "stop")
-    checkpointing = Checkpointing(checkpoints, metrics.path, recipe)
+    checkpointing = Checkpointing(checkpoints, metrics.path, recipe.checkpoint_seconds, begun)
     callbacks: list[pl.Callback] = [statistics, metrics, health, checkpointing, ProgressBar(metrics), interruption]
     if job.val is not None:
         callbacks.insert(0, KNNMonitor(job.val, job.bank, job.encoder.to(job.device), metrics))
     failed = False
-    with _quiet_lightning(), torch.random.fork_rng(), compiled(job.method, recipe.compile == "on"):
+    with (
+        _quiet_lightning(),
+        torch.random.fork_rng(),
+        compiled(job.method, recipe.compile == "on"),
+        processes.together(recipe),
+    ):
         settings, environment = processes.trainer_settings(recipe)
         trainer = pl.Trainer(
             accelerator=recipe.accelerator,
@@ -125,6 +131,7 @@ def fit(job: Job, folder: Path, resume: bool = False) -> Outcome:
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]  # `told` does it
         try:
             trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
         except StopAtOnce:
@@ -134,8 +141,6 @@ def fit(job: Job, folder: Path, resume: bool = False) -> Outcome:
         except RuntimeError as error:
             processes.explain(error, recipe)
             raise
-    if count > 1 and dist.is_initialized():
-        dist.destroy_process_group()  # what follows is done by the first process alone
     if isinstance(loader, StreamingLoader) and loader.skipped:
         log.warning("skipped %d files that cannot be read; log.txt lists them", len(loader.skipped))
     waited = loader.waited / max(1e-9, module.elapsed - (stored["ownlatent"]["elapsed"] if stored else 0.0))
@@ -143,7 +148,7 @@ def fit(job: Job, folder: Path, resume: bool = False) -> Outcome:
         log.warning("waited     for data in %.0f %% of the time: %s", 100 * waited, health.setting.against_waiting)
     encoder_step: int | None = trainer.global_step
     if failed:
-        _, kept = checkpoints.newest() or (None, None)
+        _, kept = checkpoints.newest(tidy=first) or (None, None)
         encoder_step = kept["global_step"] if kept else None
         if kept:
             module.load_state_dict(kept["state_dict"])

@@ -33,7 +33,8 @@ class Pretraining(pl.LightningModule):
         self.method, self.views, self.recipe, self.budget = method, views, recipe, budget
         self.output: Output | None = None
         self.batches_seen = 0
-        self.stop_requested = False
+        self.asked_to_stop = False  # this process, by a signal
+        self.stop_requested = False  # all of them, after this step
         self.gradient_norm: Tensor | None = None
         self.trained = trained(method)
         self.window, self.guard, self._memory = Window({}, 0), Guard(), memory_of(method)
@@ -71,8 +72,10 @@ class Pretraining(pl.LightningModule):
         if world_size() > 1:
             assert self._began is not None
             now = self._elapsed_before + perf_counter() - self._began
-            self._told_elapsed, stop = told([now, float(self.stop_requested)])
+            self._told_elapsed, stop = told([now, self.asked_to_stop or self.stop_requested])
             self.stop_requested = bool(stop)
+        else:
+            self.stop_requested = self.stop_requested or self.asked_to_stop
 
     def on_train_end(self) -> None:
         self._elapsed_before, self._began, self._told_elapsed = self.elapsed, None, None

@@ -68,7 +68,7 @@ def prepare(
     Raises OwnlatentError before anything slow if the recipe is wrong.
     """
     check(recipe)
-    device = choose_device(recipe.accelerator)
+    device = processes.own_device(choose_device(recipe.accelerator), recipe)
     if recipe.precision == "16" and device.type == "cpu":
         raise OwnlatentError("--precision 16 needs an accelerator: on a processor choose bf16 or 32")
     given_settings(recipe)
@@ -216,12 +216,13 @@ def _hardware(recipe: Recipe) -> str:
 def _load(source: Source, recipe: Recipe, seen: Survey) -> Resident | Source:
     """All images in memory where they have one size and take at most a quarter of it, unless asked otherwise."""
     wanted = recipe.loading
-    if wanted == "resident" and seen.bytes is not None and seen.bytes > 0.8 * memory():
+    size = None if seen.bytes is None else seen.bytes * recipe.devices  # each process of this machine holds them
+    if wanted == "resident" and size is not None and size > 0.8 * memory():
         raise OwnlatentError(
-            f"the images take {seen.bytes / 2**30:.0f} GiB and the machine has {memory() / 2**30:.0f}: "
+            f"the images take {size / 2**30:.0f} GiB and the machine has {memory() / 2**30:.0f}: "
             "use --loading streaming"
         )
-    if wanted == "streaming" or (wanted == "auto" and (seen.bytes is None or seen.bytes > memory() // 4)):
+    if wanted == "streaming" or (wanted == "auto" and (size is None or size > memory() // 4)):
         return source
     try:
         loaded = load_resident(source, progress=say_progress("loading"))

@@ -6,12 +6,12 @@ which starts the others (Lightning).
 
 import logging
 import os
-import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from threading import Thread
-from time import sleep
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 from ownlatent.errors import OwnlatentError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("ownlatent")
 _PATIENCE = 5.0  # seconds in which a living process answers
 _LAST_WORDS = 30.0  # seconds in which the processes end by themselves when one has died
+_SET_BY_LIGHTNING = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
 _LOST = ("onnection", "roken pipe", "imed out", "imeout", "NCCL", "peer")  # what torch says when another one is gone
 
 
@@ -53,6 +54,11 @@ def started_with(recipe: Recipe) -> Recipe:
     return replace(recipe, devices=each, nodes=max(1, total // each))
 
 
+def started_elsewhere() -> bool:
+    """Whether torchrun or SLURM has started this process as one of several."""
+    return _by_torchrun() or _by_slurm()
+
+
 def count(recipe: Recipe) -> int:
     """How many processes a run has."""
     return recipe.devices * recipe.nodes
@@ -60,11 +66,24 @@ def count(recipe: Recipe) -> int:
 
 def number(recipe: Recipe) -> int:
     """Which of them this is, from 0; the first one writes and speaks."""
+    if count(recipe) == 1:
+        return 0
     if _by_torchrun():
         return int(os.environ["RANK"])
     if _by_slurm():
         return int(os.environ["SLURM_PROCID"])
     return int(os.environ.get("NODE_RANK", 0)) * recipe.devices + int(os.environ.get("LOCAL_RANK", 0))
+
+
+def own_device(device: "torch.device", recipe: Recipe) -> "torch.device":
+    """Of several GPUs that of this process."""
+    import torch
+
+    if device.type != "cuda" or count(recipe) == 1:
+        return device
+    own = torch.device("cuda", number(recipe) % recipe.devices % max(1, torch.cuda.device_count()))
+    torch.cuda.set_device(own)
+    return own
 
 
 def check(recipe: Recipe, device: "torch.device") -> None:
@@ -77,6 +96,11 @@ def check(recipe: Recipe, device: "torch.device") -> None:
     if recipe.devices > there:
         raise OwnlatentError(
             f"--devices {recipe.devices} is more than the {there} of this machine: give at most {there}"
+        )
+    if recipe.nodes > 1 and not started_elsewhere() and not {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
+        raise OwnlatentError(
+            "--nodes without torchrun or SLURM needs MASTER_ADDR, MASTER_PORT and NODE_RANK in the environment of each "
+            "machine's process: set them, or use torchrun"
         )
     if processes > 1 and hasattr(sys, "ps1") and not _by_torchrun():
         raise OwnlatentError("a notebook cannot start several processes: use the command `ownlatent pretrain`")
@@ -92,35 +116,68 @@ def trainer_settings(recipe: Recipe) -> tuple[dict[str, Any], Any]:
     """What Lightning has to know of the processes, as keywords and a plugin."""
     from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
     from lightning.pytorch.strategies import DDPStrategy
-    from lightning.pytorch.strategies.launchers import subprocess_script
 
-    environment: Any = LightningEnvironment()  # also where SLURM has started one process: it is to do as it is told
-    if _by_torchrun():
-        environment = TorchElasticEnvironment()
-    elif _by_slurm():
-        environment = SLURMEnvironment(auto_requeue=False)
+    environment: Any = LightningEnvironment()  # also for one process that SLURM has started: it is to do as it is told
     strategy: Any = "auto"
     if count(recipe) > 1:
-        subprocess_script._launch_process_observer = _watch  # type: ignore[assignment]
+        if _by_torchrun():
+            environment = TorchElasticEnvironment()
+        elif _by_slurm():
+            os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(recipe.devices))
+            environment = SLURMEnvironment(auto_requeue=False)
         # Buffers need not be sent: those that training reads are the same everywhere, by the methods' collectives.
         strategy = DDPStrategy(broadcast_buffers=False)
     return {"devices": recipe.devices, "num_nodes": recipe.nodes, "strategy": strategy}, environment
 
 
-def _watch(others: list[subprocess.Popen]) -> None:
-    """End the run when a process that this one started has died, if it does not notice by itself.
+@contextmanager
+def together(recipe: Recipe) -> Iterator[None]:
+    """Within it the processes of a run meet and work; afterwards each is alone, and the first one goes on by itself."""
+    if count(recipe) == 1:
+        yield
+        return
+    import torch.distributed as dist
+    from lightning.pytorch.strategies.launchers import subprocess_script
 
-    In the place of Lightning's own watch, which ends all of them at once, before any can say what happened.
-    """
+    before, over = {name: os.environ.get(name) for name in _SET_BY_LIGHTNING}, Event()
 
-    def watch() -> None:
-        while all(other.poll() in (None, 0) for other in others):
-            sleep(1)
-        sleep(_LAST_WORDS)
-        for number in (*(other.pid for other in others if other.poll() is None), os.getpid()):
-            os.kill(number, signal.SIGKILL)
+    def watch_others(others: "list[subprocess.Popen]") -> None:
+        """In the place of Lightning's own watch, which ends all of them before any can say what happened."""
+        Thread(target=_watch_others, args=(others, over), daemon=True).start()
 
-    Thread(target=watch, daemon=True).start()
+    subprocess_script._launch_process_observer = watch_others  # type: ignore[assignment]
+    if number(recipe) and not started_elsewhere():
+        Thread(target=_watch_first, args=(os.getppid(), over), daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        for name, value in before.items():  # else the next run in this process would take itself for one of several
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+
+def _watch_others(others: "list[subprocess.Popen]", over: Event) -> None:
+    """End this process when one that it has started has died, if it does not notice by itself."""
+    while not over.wait(1):
+        dead = [place for place, other in enumerate(others, 1) if other.poll() not in (None, 0)]
+        if dead and not over.wait(_LAST_WORDS):
+            for other in others:
+                other.kill()
+            _end(f"process {dead[0]} has ended with code {others[dead[0] - 1].returncode}")
+
+
+def _watch_first(parent: int, over: Event) -> None:
+    """End this process when the one that started it has died, if it does not notice by itself."""
+    while not over.wait(1):
+        if os.getppid() != parent and not over.wait(_LAST_WORDS):
+            _end("process 0 has ended")
+
+
+def _end(why: str) -> None:
+    print(f"ownlatent: {why}: its own messages say more; --resume goes on from the last checkpoint", file=sys.stderr)
+    os._exit(2)
 
 
 def synchronize(method: "Method", recipe: Recipe) -> None:

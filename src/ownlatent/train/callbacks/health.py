@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 
 from ownlatent.data.loader import Batches
 from ownlatent.diagnostics.verdict import HEALTHY, STOPPING, TOO_EARLY, Setting, Verdict, judge, not_finite
-from ownlatent.nn.collectives import told
+from ownlatent.nn.collectives import gather, told
 from ownlatent.train.callbacks.metrics import Metrics
 from ownlatent.train.failure import keep
 from ownlatent.train.finite import NotFinite
@@ -48,6 +48,8 @@ class Health(pl.Callback):
         if isinstance(exception, NotFinite):
             assert isinstance(pl_module, Pretraining)
             self.stopped = True
+            passes = exception.window.passes  # in all processes: the bad image may be another's
+            passes[:] = [([gather(view) for view in views], *map(gather, labels)) for views, *labels in passes]
             if not trainer.is_global_zero:
                 return
             keep(exception, pl_module, self.batches, self.folder)

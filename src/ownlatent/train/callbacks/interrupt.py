@@ -43,9 +43,9 @@ class Interruption(pl.Callback):
         module = pl_module
 
         def stop(number: int, frame: FrameType | None) -> None:
-            if module.stop_requested:
+            if module.asked_to_stop:
                 raise StopAtOnce
-            module.stop_requested = True
+            module.asked_to_stop = True
             self.signal = signal.Signals(number).name
             log.warning("stopping after this step; everything will be saved")
 

@@ -56,7 +56,8 @@ class Metrics(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What the next row will be made of."""
-        return {"losses": [loss.float().cpu() for loss in self._losses], "knn": self.knn}
+        losses = average(torch.stack(self._losses).float()).cpu() if self._losses else []
+        return {"losses": list(losses), "knn": self.knn}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._losses, self.knn = state_dict["losses"], state_dict["knn"]
