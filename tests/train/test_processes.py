@@ -17,7 +17,8 @@ import torch
 from pair import STEPS, fields
 from safetensors.torch import load_file
 
-from ownlatent import OwnlatentError, backbones, methods, pretrain
+from ownlatent import OwnlatentError, Run, backbones, methods, pretrain
+from ownlatent.pretraining import _going_on
 from ownlatent.train import processes
 from ownlatent.train.checkpoints import Checkpoints
 from ownlatent.train.recipe import Recipe
@@ -201,3 +202,17 @@ def test_what_a_starter_sets_is_understood(monkeypatch: pytest.MonkeyPatch):
     assert (found.devices, found.nodes, processes.number(found)) == (4, 2, 5)
     with pytest.raises(OwnlatentError, match="SLURM started 8 processes, and --devices and --nodes ask for 3"):
         processes.started_with(Recipe(devices=3))
+
+
+def test_another_starter_brings_another_number_when_a_run_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    Recipe(data="images", devices=8).save(tmp_path / "recipe.json")
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4", "RANK": "3"}.items():
+        monkeypatch.setenv(name, value)
+    before, now = _going_on(Run(tmp_path), {}, None)
+    assert (before.devices, now.devices, processes.number(now)) == (8, 4, 3)
+
+
+def test_several_machines_must_know_where_to_meet(image_folder: Path, tmp_path: Path):
+    given = fields("byol", image_folder, image_folder) | {"nodes": 2}
+    with pytest.raises(OwnlatentError, match="needs MASTER_ADDR, MASTER_PORT and NODE_RANK"):
+        pretrain(**given, out=tmp_path / "run")

@@ -8,7 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from filelock import FileLock
 
 from ownlatent import OwnlatentError, Run, load_encoder, methods, pretrain
+from ownlatent.train.callbacks.checkpoint import Checkpointing
 from ownlatent.train.checkpoints import Checkpoints, Damaged, read
 
 TINY = {
@@ -170,6 +172,44 @@ def test_a_finished_run_is_extended_and_says_how_its_schedule_changes(image_fold
     assert rates[13] > 5 * rates[12]
     said = (run.folder / "log.txt").read_text()
     assert re.search(r"at 67 % of it, the learning rate goes from \S+ to \S+", said)
+
+
+@contextmanager
+def struck(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Within it a run ends at its first step as if it had been killed: nothing more is written."""
+
+    class Struck(BaseException):
+        pass
+
+    def strike(*_: Any) -> None:
+        raise Struck
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpointing, "on_train_batch_end", strike)
+        with pytest.raises(Struck):
+            yield
+
+
+def test_an_extended_run_that_is_killed_goes_on_as_extended(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run = pretrain(image_folder, out=tmp_path / "run", epochs=4, **TINY)
+    with struck(monkeypatch):
+        pretrain(out=run.folder, extend="2ep")
+    again = pretrain(out=run.folder, resume=True)
+    assert again.results["finished"] and again.results["training"]["steps"] == 18
+    assert [each["to"] for each in again.results["extensions"]] == [6.0]
+
+
+def test_a_run_that_is_killed_before_its_first_checkpoint_begins_as_it_began(
+    whole: Path, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with struck(monkeypatch):
+        pretrain(image_folder, out=tmp_path / "run", epochs=1, init_from=str(whole), **{**TINY, "optim.lr": 1e-12})
+    run = pretrain(out=tmp_path / "run", resume=True)
+    old = dict(load_encoder(whole).backbone.net.named_parameters())
+    for name, value in run.encoder.backbone.net.named_parameters():
+        torch.testing.assert_close(value, old[name], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(
