@@ -51,8 +51,7 @@ def pretrain(
     if resume and extend is not None:
         raise OwnlatentError("--extend goes on with a run by itself: leave out --resume")
     if (resume or extend is not None) and (overwrite or recipe is not None):
-        word = "--resume" if resume else "--extend"
-        raise OwnlatentError(f"{word} goes on with a run as it is: leave out --overwrite and --recipe")
+        raise OwnlatentError("--resume and --extend go on with a run as it is: leave out --overwrite and --recipe")
     fields, network, objects = apart(data, backbone, fields)
     if resume or extend is not None:
         return go_on(out, fields, network, objects, extend)

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -37,15 +38,16 @@ def save_encoder(encoder: Encoder, folder: Path) -> None:
         },
         "changes": list(encoder.backbone.changes),
     }
+    write_json(folder / "encoder.json", stored)
     weights = folder / "encoder.safetensors"
     beside = weights.with_name(weights.name + ".tmp")
     try:
         save_model(encoder.backbone.net, str(beside))
+        shutil.copymode(folder / "encoder.json", beside)  # safetensors lets nobody else read its files
         os.replace(beside, weights)
     except SafetensorError as error:
         beside.unlink(missing_ok=True)
         raise _as_os_error(error, weights) from error
-    write_json(folder / "encoder.json", stored)
 
 
 def _as_os_error(error: SafetensorError, path: Path) -> OSError:

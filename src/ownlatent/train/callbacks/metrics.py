@@ -56,8 +56,8 @@ class Metrics(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What the next row will be made of."""
-        losses = average(torch.stack(self._losses).float()).cpu() if self._losses else []
-        return {"losses": list(losses), "knn": self.knn}
+        losses = list(average(torch.stack(self._losses).float()).cpu()) if self._losses else []
+        return {"losses": losses, "knn": self.knn}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._losses, self.knn = state_dict["losses"], state_dict["knn"]
