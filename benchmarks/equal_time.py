@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0, help="of lightly's loader")
     parser.add_argument("--cifar10", type=Path, default=results.DATA / "cifar10", metavar="FOLDER")
     parser.add_argument("--runs", type=Path, metavar="FOLDER", help="keep what was trained here, and go on with it")
+    parser.add_argument("--kept", action="store_true", help="only what --runs holds already")
     parser.add_argument("--lightly", nargs=3, metavar=("DATASET", "SEED", "OUT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.lightly:
@@ -72,15 +73,22 @@ def main() -> None:
             tools = [tool for tool in options.tools.split(",") if tool == "ownlatent" or has_lightly()]
             for seed in [0] if options.quick else map(int, options.seeds.split(",")):
                 for tool in tools:
+                    if options.kept and not kept(options.runs, dataset, tool, seed).exists():
+                        continue
                     rows.append(one(dataset, tool, seed, options.runs or Path(scratch), options))
                     print(json.dumps(rows[-1]), flush=True)
     results.write(options.out, "equal_time", rows, figures(rows))
 
 
+def kept(runs: Path, dataset: str, tool: str, seed: int) -> Path:
+    """Where what was measured of one run is kept."""
+    return runs / f"{dataset}-{tool}-{seed}.json"
+
+
 def one(dataset: str, tool: str, seed: int, runs: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Train and evaluate once, or read what was measured."""
-    folder = runs / f"{dataset}-{tool}-{seed}"
-    measured = folder.with_suffix(".json")
+    measured = kept(runs, dataset, tool, seed)
+    folder = measured.with_suffix("")
     if measured.exists():
         return json.loads(measured.read_text())
     runs.mkdir(parents=True, exist_ok=True)
