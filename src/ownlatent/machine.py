@@ -37,12 +37,14 @@ def keep_freed_memory() -> None:
     madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     mallopt(_TRIM_THRESHOLD, 2**31 - 1)
     mallopt(_MMAP_THRESHOLD, _KEPT)
-    # Address space that the heap will grow into: asked for, marked and given back at once. None of it is touched.
-    size = min(_KEPT, memory()) // 2**21 * 2**21 - 2**21
-    room = malloc(size)
-    if room:
+    # Address space that the heap will grow into: asked for, marked and given back at once. None of it is touched. Two
+    # blocks, because a larger one would not come from the heap, and of more than 2 GiB the end would go back.
+    size = min(_KEPT, memory() // 2) // 2**21 * 2**21 - 2**21
+    rooms = [room for room in (malloc(size), malloc(size)) if room]
+    for room in rooms:
         first = -(-room // mmap.PAGESIZE) * mmap.PAGESIZE
         madvise(first, (room + size - first) // mmap.PAGESIZE * mmap.PAGESIZE, _HUGE_PAGES)
+    for room in rooms:
         free(room)
 
 
