@@ -14,12 +14,6 @@ SCRIPTS = [path for path in sorted((ROOT / "benchmarks").glob("*.py")) if path n
 AHEAD = ("photos_points_ahead", "cifar10_points_ahead")  # figures that compare with lightly without its name
 SLOW = ("_w64", "_224")  # networks that a quick run leaves out
 NOT_KEPT = ("cifar10_gpu", "cost", "reliability")  # a GPU, an hour of a quiet machine
-    "cifar10_gpu",
-    "cost",
-    "equal_time",
-    "reliability",
-    "step",
-)  # the first needs a GPU, the others hours of a quiet machine
 CIFAR10 = ("cifar10", "probe", "low_shot", "finetune")  # figures of that data set
 FIGURES = {
     "ablations": {"ablations", "byol_gain_points"},
