@@ -72,8 +72,8 @@ def _going_on(run: Run, fields: dict[str, Any], extend: str | None) -> tuple[Rec
         )
     if run.results.get("finished") and extend is None:
         raise OwnlatentError(
-            f"{run.folder} is finished: there is nothing to resume; --extend {'10min' if recipe.minutes else '20ep'} goes "
-            "on for longer, another --out starts a new run"
+            f"{run.folder} is finished: there is nothing to resume; --extend {'10min' if recipe.minutes else '20ep'} "
+            "goes on for longer, another --out starts a new run"
         )
     return recipe, here if extend is None else extended(here, extend)
 
