@@ -194,9 +194,9 @@ def synchronize(method: "Method", recipe: Recipe) -> None:
         return
     assert recipe.batch_size
     log.warning(
-        "BatchNorm here knows the %d images of its own process alone, as in a batch of that size: numbers differ from "
-        "those of one process, and the encoder mostly little with 32 and more. The same numbers are given by norms "
-        "without the batch: --backbone.norm group, and --method.norm group where the method has it",
+        "BatchNorm here knows the %d images of its own process alone: numbers differ from those of one process, with 64 "
+        "images by as much as between two seeds (docs/running.md). Norms that do not look across images give the same: "
+        "--backbone.norm group, and --method.norm group where the method has it",
         recipe.batch_size // recipe.accumulate // count(recipe),
     )
 
