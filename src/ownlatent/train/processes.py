@@ -195,8 +195,8 @@ def synchronize(method: "Method", recipe: Recipe) -> None:
     assert recipe.batch_size
     log.warning(
         "BatchNorm here knows the %d images of its own process alone: numbers differ from those of one process, with "
-        "64 images by as much as between two seeds (docs/running.md). Norms that do not look across images give the same: "
-        "--backbone.norm group, and --method.norm group where the method has it",
+        "64 images by as much as between two seeds (docs/running.md). Norms that do not look across images give "
+        "the same: --backbone.norm group, and --method.norm group where the method has it",
         recipe.batch_size // recipe.accumulate // count(recipe),
     )
 
