@@ -1,12 +1,22 @@
-"""Runs that are stopped on the way."""
+"""What tests of whole runs share: one order of summation, and a way to stop on the way."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
+import torch
 
 from ownlatent.train.callbacks.metrics import Metrics
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Bit-identical runs need one order of summation."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

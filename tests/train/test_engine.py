@@ -25,17 +25,10 @@ from ownlatent.train.callbacks.together import Together
 from ownlatent.train.finite import Guard, Window
 from ownlatent.train.module import Pretraining
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TINY = {"backbone": "resnet10_w16", "image_size": 16, "batch_size": 16, "precision": "32", "accelerator": "cpu"}
 NARROW = {"hidden": 16, "projection": 8, "bottleneck": 8, "prototypes": 12, "queue": 32}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Bit-identical runs need one order of summation."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def narrow(name: str) -> dict[str, Any]:

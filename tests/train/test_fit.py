@@ -22,6 +22,8 @@ from torch import nn
 from ownlatent import OwnlatentError, load_encoder, pretrain
 from ownlatent.methods.byol import BYOL
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TINY = {
     "backbone": "resnet10_w16",
     "image_size": 16,
@@ -31,15 +33,6 @@ TINY = {
     "method.hidden": 16,
     "method.projection": 8,
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Bit-identical runs need one order of summation."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from killing import CLOCK
 from pair import STEPS, fields
 from safetensors.torch import load_file
 
@@ -23,8 +23,9 @@ from ownlatent.train import processes
 from ownlatent.train.checkpoints import Checkpoints
 from ownlatent.train.recipe import Recipe
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
-CLOCK = ("seconds", "images_per_second", "waiting")
 SHARES = {"found", "accuracy"}  # of the images: one or two of 24 may be on the other side of a tie
 ROUNDING = 5e-5  # relative, in the five digits of a first row; training doubles it about every step
 PATIENCE = 300.0
@@ -36,14 +37,6 @@ def environment() -> dict[str, str]:
         "GLOO_SOCKET_IFNAME": LOOPBACK,
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

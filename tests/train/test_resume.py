@@ -21,6 +21,8 @@ from ownlatent import OwnlatentError, Run, load_encoder, methods, pretrain
 from ownlatent.train.callbacks.checkpoint import Checkpointing
 from ownlatent.train.checkpoints import Checkpoints, Damaged, read
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TINY = {
     "backbone": "resnet10_w16",
     "image_size": 16,
@@ -41,15 +43,6 @@ def weights(folder: Path) -> bytes:
 def checkpoints(folder: Path) -> list[Path]:
     """The newest first."""
     return [path for path, _ in Checkpoints(folder, 2).found()]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Bit-identical runs need one order of summation."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -46,8 +46,9 @@ def save_encoder(encoder: Encoder, folder: Path) -> None:
         shutil.copymode(folder / "encoder.json", beside)  # safetensors lets nobody else read its files
         os.replace(beside, weights)
     except SafetensorError as error:
-        beside.unlink(missing_ok=True)
         raise _as_os_error(error, weights) from error
+    finally:
+        beside.unlink(missing_ok=True)  # what was written in vain
 
 
 def _as_os_error(error: SafetensorError, path: Path) -> OSError:

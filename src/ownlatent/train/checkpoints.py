@@ -32,6 +32,7 @@ class Checkpoints(CheckpointIO):
 
     def __init__(self, run: Path, keep: int):
         self.folder, self.keep = run / FOLDER, keep
+        self._newest: tuple[Path, dict[str, Any]] | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a checkpoint and remove the oldest; `path` is `at(step)`. Raises OSError, and nothing is lost then."""
@@ -49,8 +50,9 @@ class Checkpoints(CheckpointIO):
             self.remove_checkpoint(old)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
-        """Read one file. Raises Damaged, and OwnlatentError if it is of another version."""
-        return read(Path(path))
+        """Read one file, unless `newest` just did. Raises Damaged, and OwnlatentError if it is of another version."""
+        found, self._newest = self._newest, None
+        return found[1] if found is not None and found[0] == Path(path) else read(Path(path))
 
     def remove_checkpoint(self, path: Any) -> None:
         """Delete one file."""
@@ -85,7 +87,8 @@ class Checkpoints(CheckpointIO):
                 log.warning("%s: the one before it is used, that of step %d", why, step)
                 if tidy:
                     other.rename(other.with_suffix(".damaged"))
-            return path, content
+            self._newest = path, content
+            return self._newest
         if damaged:
             raise OwnlatentError(
                 f"{damaged[0][1]}, and there is no other: give --overwrite to start again, or another --out"
