@@ -29,7 +29,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         pytest.fail("the input was accepted and training began")
 
     monkeypatch.chdir(tmp_path)
-    for place in ("api", "pretraining"):
+    for place in ("api.training", "pretraining"):
         monkeypatch.setattr(f"ownlatent.{place}.train", trained)
     return tmp_path
 
@@ -491,7 +491,7 @@ def test_comparing_what_was_not_evaluated(refused: Refused, old_run: Path) -> No
 def test_unreadable_files_are_skipped_counted_and_listed(
     here: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ownlatent.api.train", lambda job, folder: job)
+    monkeypatch.setattr("ownlatent.api.training.train", lambda job, folder: job)
     shutil.copytree(image_folder, here / "photos")
     (here / "photos" / "001.jpg").write_bytes(b"")
     (here / "photos" / "deep").mkdir()

@@ -4,7 +4,7 @@ import argparse
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from ownlatent.arguments import parser
@@ -45,29 +45,22 @@ def _run(arguments: Sequence[str]) -> int:
         return 0
     given.update({name.removeprefix("--").replace("-", "_"): value for name, value in settings.items()})
     from ownlatent import api
+
+    return _VERBS[verb](api, given)
+
+
+def _pretrain(api: Any, given: dict[str, Any]) -> int:
+    return _ended(api.pretrain(given.pop("data"), **given))
+
+
+def _demo(api: Any, given: dict[str, Any]) -> int:
+    return _ended(api.demo(**given))
+
+
+def _ended(run: Any) -> int:
+    """The exit code of a run."""
     from ownlatent.train import processes
 
-    if verb == "list":
-        print("\n".join(api.catalogue(given["what"], shutil.get_terminal_size().columns)))
-        return 0
-    if verb == "preview":
-        api.preview(given.pop("data"), **given)
-        return 0
-    if verb == "evaluate":
-        api.evaluate(given.pop("run"), **given)
-        return 0
-    if verb == "compare":
-        print("\n".join(api.compare(*given.pop("runs"), **given)))
-        return 0
-    if verb == "prepare":
-        api.prepare(given.pop("data"), given.pop("out"), **given)
-        return 0
-    if verb in ("check", "doctor"):
-        return _say(api.doctor() if verb == "doctor" else api.check(given.pop("data"), **given))
-    if verb == "replay":
-        print("\n".join(api.replay(given.pop("run"))))
-        return 0
-    run = api.demo(**given) if verb == "demo" else api.pretrain(given.pop("data"), **given)
     if processes.number(run.recipe) > 0:
         return 0  # the first process still judges, and answers for all
     if run.recipe.on_unhealthy == "stop" and run.unhealthy:
@@ -75,6 +68,60 @@ def _run(arguments: Sequence[str]) -> int:
     if run.results["finished"]:
         return 0
     return TRY_AGAIN if run.results.get("stopped_by") == "SIGTERM" else INTERRUPTED
+
+
+def _preview(api: Any, given: dict[str, Any]) -> int:
+    api.preview(given.pop("data"), **given)
+    return 0
+
+
+def _evaluate(api: Any, given: dict[str, Any]) -> int:
+    api.evaluate(given.pop("run"), **given)
+    return 0
+
+
+def _compare(api: Any, given: dict[str, Any]) -> int:
+    return _print(api.compare(*given.pop("runs"), **given))
+
+
+def _prepare(api: Any, given: dict[str, Any]) -> int:
+    api.prepare(given.pop("data"), given.pop("out"), **given)
+    return 0
+
+
+def _check(api: Any, given: dict[str, Any]) -> int:
+    return _say(api.check(given.pop("data"), **given))
+
+
+def _doctor(api: Any, given: dict[str, Any]) -> int:
+    return _say(api.doctor())
+
+
+def _replay(api: Any, given: dict[str, Any]) -> int:
+    return _print(api.replay(given.pop("run")))
+
+
+def _list(api: Any, given: dict[str, Any]) -> int:
+    return _print(api.catalogue(given["what"], shutil.get_terminal_size().columns))
+
+
+_VERBS: dict[str, Callable[[Any, dict[str, Any]], int]] = {
+    "pretrain": _pretrain,
+    "check": _check,
+    "preview": _preview,
+    "prepare": _prepare,
+    "evaluate": _evaluate,
+    "compare": _compare,
+    "replay": _replay,
+    "demo": _demo,
+    "doctor": _doctor,
+    "list": _list,
+}
+
+
+def _print(lines: Iterable[str]) -> int:
+    print("\n".join(lines))
+    return 0
 
 
 def _say(findings: Iterable[Any]) -> int:

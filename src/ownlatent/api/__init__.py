@@ -1,0 +1,21 @@
+"""The front door: the verbs of the command line, as functions."""
+
+from ownlatent.api.data import prepare, preview
+from ownlatent.api.encoders import load_encoder
+from ownlatent.api.judging import compare, evaluate
+from ownlatent.api.knowledge import catalogue, doctor
+from ownlatent.api.training import check, demo, pretrain, replay
+
+__all__ = [
+    "catalogue",
+    "check",
+    "compare",
+    "demo",
+    "doctor",
+    "evaluate",
+    "load_encoder",
+    "prepare",
+    "pretrain",
+    "preview",
+    "replay",
+]
