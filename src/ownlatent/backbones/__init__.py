@@ -103,9 +103,12 @@ def create(
         tap, width = measure(net, find(net, layer, pool, own.adapter), channels, image_size)
         return Backbone(net, width, tap=tap, settings=keywords)
     net = build(network, channels, image_size, pretrained, keywords)
+    changes = fit_stem(net, image_size, channels)
+    if changes and not _runs(net, channels, image_size):  # some stems have branches that must go on fitting each other
+        net = build(network, channels, image_size, pretrained, keywords)
+        changes = fit_stem(net, image_size, channels, smaller=False)
     if library_of(network) == "hf":
         keywords = {"config": net.config.to_dict()}  # type: ignore[operator, union-attr]
-    changes = fit_stem(net, image_size, channels)
     if norm == "group":
         replaced = without_batchnorm(net)
         if not replaced:
@@ -138,6 +141,14 @@ def checked_settings(keywords: "Mapping[str, Any]") -> dict[str, Any]:
 def check_name(name: str) -> None:
     """Raise OwnlatentError, with the nearest names, if `create` knows no such network."""
     library_of(name)
+
+
+def _runs(net: nn.Module, channels: int, image_size: int) -> bool:
+    try:
+        measured(Tap(), net, channels, image_size)
+    except (*REFUSALS, OwnlatentError):
+        return False
+    return True
 
 
 def measure(net: nn.Module, tap: Tap, channels: int, image_size: int) -> tuple[Tap, int]:
