@@ -128,7 +128,7 @@ class OwnLatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         values = self._checked(X, first=False)
         device = choose_device(self.accelerator)
         encoder = self.encoder_ if device.type == "cpu" else deepcopy(self.encoder_).to(device)
-        return embed(encoder, self._batches(values), device=device).numpy()
+        return embed(encoder, self._batches(values), device=device)[: len(values)].numpy()
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -164,9 +164,12 @@ class OwnLatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
 
     def _checked(self, X: Any, first: bool) -> np.ndarray:
         """The values as an array, (N, features) or images. first: of the training images, like which others must be."""
-        values = check_array(X, allow_nd=True, ensure_min_samples=2 if first else 1, estimator=self, input_name="X")
-        one = X if values.ndim == 2 else values[:1].reshape(1, -1)
-        validate_data(self, one, reset=first, skip_check_array=True)
+        least = 2 if first else 1
+        if np.ndim(X) > 2:
+            values = check_array(X, allow_nd=True, ensure_min_samples=least, estimator=self, input_name="X")
+            validate_data(self, values[:1].reshape(1, -1), reset=first, skip_check_array=True)
+        else:
+            values = validate_data(self, X, ensure_min_samples=least, reset=first)
         values = values.astype(values.dtype.newbyteorder("="), copy=False)
         if not first and values.dtype != self.dtype_ and (values.dtype in _LEVELS or self.dtype_ in _LEVELS):
             raise _Unsuitable(
@@ -176,7 +179,11 @@ class OwnLatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         return values
 
     def _batches(self, values: np.ndarray) -> "Iterator[Tensor]":
-        """Images as the encoder takes them, uint8 or uint16 (B, C, S, S)."""
+        """Images as the encoder takes them, uint8 or uint16 (B, C, S, S).
+
+        A last one that would be alone comes twice: of one image torch sums in another order, and the features of an
+        image shall not depend on its company.
+        """
         import torch
 
         from ownlatent.data.decode import fit_square
@@ -189,7 +196,8 @@ class OwnLatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
                     f"fit was given images of {self.image_shape_} (channels, height, width), and these are of "
                     f"{images.shape[1:]}: give the same"
                 )
-            yield torch.stack([fit_square(to_tensor(image, 0), self.encoder_.image_size) for image in images])
+            fitted = [fit_square(to_tensor(image, 0), self.encoder_.image_size) for image in images]
+            yield torch.stack(fitted * 2 if len(fitted) == 1 else fitted)
 
     def _images(self, values: np.ndarray) -> np.ndarray:
         """Images (N, C, H, W), uint8, uint16 or float32 in [0, 1]."""
