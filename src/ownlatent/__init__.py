@@ -11,11 +11,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ownlatent.api import check, compare, demo, doctor, evaluate, load_encoder, prepare, pretrain, preview, replay
     from ownlatent.errors import OwnlatentError
+    from ownlatent.learner import BYOL, DINO, BarlowTwins, DirectPred, MoCoV2, MoCoV3, SimCLR, SimSiam, VICReg
     from ownlatent.run import Run
 
 __all__ = [
+    "BYOL",
+    "DINO",
+    "BarlowTwins",
+    "DirectPred",
+    "MoCoV2",
+    "MoCoV3",
     "OwnlatentError",
     "Run",
+    "SimCLR",
+    "SimSiam",
+    "VICReg",
     "__version__",
     "check",
     "compare",
@@ -42,6 +52,10 @@ _HOMES = {
     "preview": "ownlatent.api",
     "replay": "ownlatent.api",
     "Run": "ownlatent.run",
+    **dict.fromkeys(
+        ("BYOL", "BarlowTwins", "DINO", "DirectPred", "MoCoV2", "MoCoV3", "SimCLR", "SimSiam", "VICReg"),
+        "ownlatent.learner",
+    ),
     "OwnlatentError": "ownlatent.errors",
 }
 

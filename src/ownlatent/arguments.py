@@ -14,6 +14,7 @@ from ownlatent.train.recipe import Optim, Recipe
 
 _RECIPE = "one of the method's own (`ownlatent list recipes`) or a recipe.json; options given beside it win"
 _DATA = ("data_root", "download")
+_NETWORK = "the network, where the run trained one of your own: a class or function in a Python file, which is run"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -73,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
             action="append",
             help=f"labelled images {use}; given again, the next pair; one of the two alone: k-NN, each by the others",
         )
+    judge.add_argument("--network", metavar="FILE.py:NAME", help=_NETWORK)
     _add_fields(judge, Evaluation, "")
 
     beside = verbs.add_parser(
@@ -128,6 +130,19 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     again.add_argument("run", metavar="RUN", help="a run folder")
+    again.add_argument("--network", metavar="FILE.py:NAME", help=_NETWORK)
+
+    tree = verbs.add_parser(
+        "layers",
+        help="show the layers of a network, as --layer names them",
+        description="Show the layers of a network with the shape of what each gives for one image.",
+        epilog="The network's own settings are named after it, as in --backbone.depth 3.",
+        allow_abbrev=False,
+    )
+    tree.add_argument("model", metavar="MODEL", help="as --backbone takes it, or a run folder")
+    tree.add_argument("--image-size", metavar="VALUE", default=224, help="side of the image in pixels (default: 224)")
+    tree.add_argument("--channels", metavar="VALUE", default=3, help="of the image (default: 3)")
+    tree.add_argument("--depth", metavar="VALUE", default=2, help="how deep the tree is shown (default: 2)")
 
     verbs.add_parser(
         "doctor",

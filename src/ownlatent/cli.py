@@ -98,7 +98,11 @@ def _doctor(api: Any, given: dict[str, Any]) -> int:
 
 
 def _replay(api: Any, given: dict[str, Any]) -> int:
-    return _print(api.replay(given.pop("run")))
+    return _print(api.replay(given.pop("run"), **given))
+
+
+def _layers(api: Any, given: dict[str, Any]) -> int:
+    return _print(api.layers(given.pop("model"), **given))
 
 
 def _list(api: Any, given: dict[str, Any]) -> int:
@@ -113,6 +117,7 @@ _VERBS: dict[str, Callable[[Any, dict[str, Any]], int]] = {
     "evaluate": _evaluate,
     "compare": _compare,
     "replay": _replay,
+    "layers": _layers,
     "demo": _demo,
     "doctor": _doctor,
     "list": _list,
@@ -156,6 +161,8 @@ def _misplaced(settings: dict[str, str], verb: str | None) -> list[str]:
     """Those settings that the command does not take."""
     if verb in ("pretrain", "check", "demo"):
         return []
+    if verb == "layers":
+        return [name for name in settings if not name.startswith("--backbone.")]
     return [name for name in settings if verb != "preview" or not name.startswith("--views.")]
 
 

@@ -16,8 +16,7 @@ from ownlatent.train import processes
 from ownlatent.train.recipe import Recipe, edit
 
 if TYPE_CHECKING:
-    from torch import nn
-
+    from ownlatent.backbones import OwnNetwork
     from ownlatent.train.fit import Outcome
     from ownlatent.train.prepare import Job
 
@@ -27,7 +26,7 @@ log = logging.getLogger("ownlatent")
 def go_on(
     out: str | Path | None,
     fields: dict[str, Any],
-    network: "nn.Module | None",
+    network: "OwnNetwork | None",
     objects: dict[str, Any],
     extend: str | None = None,
 ) -> Run:
@@ -78,14 +77,14 @@ def _going_on(run: Run, fields: dict[str, Any], extend: str | None) -> tuple[Rec
     return recipe, here if extend is None else extended(here, extend)
 
 
-def prepared(recipe: Recipe, late: dict[str, Any], network: "nn.Module | None", objects: dict[str, Any]) -> "Job":
+def prepared(recipe: Recipe, late: dict[str, Any], network: "OwnNetwork | None", objects: dict[str, Any]) -> "Job":
     """As `train.prepare.prepare`, which brings torch, imported when it is needed."""
     from ownlatent.train.prepare import prepare
 
     return prepare(recipe, late, network, objects)
 
 
-def _ready(folder: Path, recipe: Recipe, network: "nn.Module | None", objects: dict[str, Any]) -> "Job":
+def _ready(folder: Path, recipe: Recipe, network: "OwnNetwork | None", objects: dict[str, Any]) -> "Job":
     """The job of a run that goes on. If it has a checkpoint, what it began with is in there: that file may be gone."""
     begun = any((folder / "checkpoints").glob("*.ckpt"))
     job = prepared(replace(recipe, init_from=None) if begun else recipe, {}, network, objects)

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from ownlatent import backbones
 from ownlatent.backbones.encoder import Encoder
-from ownlatent.backbones.stem import fit_stem, pooled
+from ownlatent.backbones.stem import fit_stem
+from ownlatent.backbones.tap import Tap
 from ownlatent.errors import OwnlatentError
 
 LIBRARIES = ["timm:resnet18", "torchvision:resnet18"]
@@ -134,9 +135,9 @@ def test_module_of_ones_own_is_wrapped_as_it_is(net: nn.Module, width: int):
 
 def test_pooling_is_the_mean_over_places():
     maps, tokens = torch.randn(2, 5, 3, 4), torch.randn(2, 6, 5)
-    torch.testing.assert_close(pooled(maps), maps.flatten(2).mean(2))
-    torch.testing.assert_close(pooled(tokens), tokens.sum(1) / 6)
-    assert pooled(torch.randn(2, 5)).shape == (2, 5)
+    torch.testing.assert_close(Tap().pooled(maps), maps.flatten(2).mean(2))
+    torch.testing.assert_close(Tap().pooled(tokens), tokens.sum(1) / 6)
+    assert Tap().pooled(torch.randn(2, 5)).shape == (2, 5)
 
 
 def test_measuring_leaves_statistics_and_weights_untouched():

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from ownlatent import backbones
+from ownlatent.backbones import own_network
 from ownlatent.backbones.encoder import Encoder
 from ownlatent.errors import OwnlatentError
 from ownlatent.export.encoder import save_encoder
@@ -42,10 +43,10 @@ def test_untrained_of_ones_own_module_needs_a_fresh_one():
     with pytest.raises(OwnlatentError, match="pass a fresh one"):
         untrained(own, 0)
     fresh = torch.nn.Conv2d(3, 4, 3)
-    copy = untrained(own, 0, fresh).backbone.net
+    copy = untrained(own, 0, own_network(fresh)).backbone.net
     assert copy is not fresh and torch.equal(copy.weight, fresh.weight)
     with pytest.raises(OwnlatentError, match="has the trained weights"):
-        untrained(own, 0, own.backbone.net)
+        untrained(own, 0, own_network(own.backbone.net))
 
 
 @pytest.mark.parametrize("better", ["initial", "calibrated"])

@@ -3,7 +3,7 @@
 from ownlatent.api.data import prepare, preview
 from ownlatent.api.encoders import load_encoder
 from ownlatent.api.judging import compare, evaluate
-from ownlatent.api.knowledge import catalogue, doctor
+from ownlatent.api.knowledge import catalogue, doctor, layers
 from ownlatent.api.training import check, demo, pretrain, replay
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "demo",
     "doctor",
     "evaluate",
+    "layers",
     "load_encoder",
     "prepare",
     "pretrain",

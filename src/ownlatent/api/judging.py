@@ -1,6 +1,5 @@
 """What encoders are worth, and which of several is worth more."""
 
-from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,20 +12,23 @@ from ownlatent.train.recipe import coerce
 if TYPE_CHECKING:
     from torch import nn
 
+    from ownlatent.backbones import OwnNetwork
+
 
 def evaluate(
     run: str | Path | Run,
     *,
     train: Any = None,
     test: Any = None,
-    network: "nn.Module | None" = None,
+    network: "str | nn.Module | OwnNetwork | None" = None,
     **fields: Any,
 ) -> list[dict[str, Any]]:
     """Say whether an encoder is better than what one could have had without it, and by how much.
 
     run: a run or its folder. train, test: labelled images, as `pretrain` takes them, or equally long lists of such
-    for several data sets; with one of them alone, k-NN classifies each image by the others. network: a fresh module,
-    where the run trained one of your own. fields: the options of `ownlatent evaluate --help` by name.
+    for several data sets; with one of them alone, k-NN classifies each image by the others. network: where the run
+    trained one of your own, a fresh module, which stays as it is, or FILE.py:NAME. fields: the options of
+    `ownlatent evaluate --help` by name.
 
     Returns the entries that results.json then holds. Raises OwnlatentError for anything wrong with the input.
     """
@@ -42,15 +44,17 @@ def evaluate(
     if not (trains and tests) and "protocols" not in fields:
         options = settings({**fields, "protocols": "knn"}, coerce)
     with to_console() as buffered:
+        from ownlatent.backbones import own_network
         from ownlatent.export.encoder import load_encoder as load_trained
         from ownlatent.proof.evaluate import evaluate as judge
         from ownlatent.proof.evaluate import open_pairs, untrained_of
         from ownlatent.train.images import choose_device
 
-        encoder = run.encoder if network is None else load_trained(run.folder, deepcopy(network))
+        own = None if network is None else own_network(network)
+        encoder = run.encoder if own is None else load_trained(run.folder, own)
         device = choose_device(options.accelerator)
         pairs = open_pairs(trains, tests, options)
-        untrained = untrained_of(run, encoder, network, options)
+        untrained = untrained_of(run, encoder, own, options)
         with claimed(run.folder), to_file(run.folder, buffered):
             return judge(Run(run.folder, encoder), pairs, options, device, untrained)
 

@@ -1,9 +1,15 @@
 """What there is to choose from, and what this installation can do."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ownlatent.errors import OwnlatentError
+from ownlatent.train.recipe import Recipe, coerce, edit
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from ownlatent.checks.finding import Finding
 
 
@@ -19,3 +25,32 @@ def catalogue(what: str, width: int = 100) -> list[str]:
     from ownlatent.report.catalogue import catalogue as lines
 
     return lines(what, width)
+
+
+def layers(
+    model: "str | Path | nn.Module", *, image_size: int = 224, channels: int = 3, depth: int = 2, **settings: Any
+) -> list[str]:
+    """The layers of a network as lines of a tree: the name that --layer takes, the kind, what it gives, its parameters.
+
+    model: as `pretrain` takes a backbone, or a run folder, whose own image size and channels then count. settings: of
+    the network, as "backbone.depth". Raises OwnlatentError if there is no such network.
+    """
+    image_size, channels = coerce(image_size, int, "image_size"), coerce(channels, int, "channels")
+    depth = coerce(depth, int, "depth")
+    for name, value in (("image-size", image_size), ("channels", channels), ("depth", depth)):
+        if value < 1:
+            raise OwnlatentError(f"--{name} must be at least 1, not {value}")
+    from ownlatent import backbones
+    from ownlatent.backbones.tree import tree
+    from ownlatent.export.encoder import load_encoder
+
+    if isinstance(model, (str, Path)) and Path(model).is_dir():
+        encoder = load_encoder(model)
+        return tree(encoder.backbone.net, encoder.mean.numel(), encoder.image_size, depth)
+    keywords = edit(Recipe(), settings).backbone_settings
+    if isinstance(model, str) and not backbones.is_file(model):
+        network: Any = model
+    else:
+        network = backbones.own_network(str(model) if isinstance(model, Path) else model)
+    made = backbones.create(network, channels=channels, image_size=image_size, **backbones.checked_settings(keywords))
+    return tree(made.net, channels, image_size, depth, made.tap.adapter)

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Iterator
-from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,8 @@ from ownlatent.train.recipe import Recipe, edit
 if TYPE_CHECKING:
     from torch import nn
 
+    from ownlatent.backbones import OwnNetwork
+    from ownlatent.backbones.tap import Adapter
     from ownlatent.checks.finding import Finding
 
 
@@ -29,6 +30,8 @@ def pretrain(
     overwrite: bool = False,
     recipe: str | Path | Recipe | None = None,
     backbone: "str | nn.Module | None" = None,
+    adapter: "Adapter | None" = None,
+    in_place: bool = False,
     **fields: Any,
 ) -> Run:
     """Learn an encoder from unlabelled images and say what it is worth; all of it stays in one folder.
@@ -37,7 +40,9 @@ def pretrain(
     `__len__` and `__getitem__`; a list of these. out: the run folder, by default runs/NAME-METHOD.
     resume: go on with the run in `out`, exactly as if it had not stopped. extend: go on with it for longer than it was
     planned, such as "100ep" or "30min". overwrite: replace it. recipe: one of the method's own by its name, such
-    as "imagenet", or a recipe.json to start from. backbone: a name or a module of your own, trained in place.
+    as "imagenet", or a recipe.json to start from. backbone: a name, or a network of your own, a module or FILE.py:NAME.
+    adapter: a function of that network and images (B, C, H, W) that gives its output, where its forward takes something
+    else. in_place: train the module itself; without it a copy is trained, which is `run.encoder.backbone.net`.
     fields: any field of the recipe by its name or dotted name, such as epochs=100, **{"optim.lr": 0.2}.
 
     Returns the Run; `.encoder` is an nn.Module. Raises OwnlatentError for anything that is wrong
@@ -47,7 +52,7 @@ def pretrain(
         raise OwnlatentError("--extend goes on with a run by itself: leave out --resume")
     if (resume or extend is not None) and (overwrite or recipe is not None):
         raise OwnlatentError("--resume and --extend go on with a run as it is: leave out --overwrite and --recipe")
-    fields, network, objects = apart(data, backbone, fields)
+    fields, network, objects = apart(data, backbone, fields, adapter, in_place)
     if resume or extend is not None:
         return go_on(out, fields, network, objects, extend)
     start, late = _begin(recipe, fields)
@@ -72,13 +77,14 @@ def check(
     out: str | Path | None = None,
     recipe: str | Path | Recipe | None = None,
     backbone: "str | nn.Module | None" = None,
+    adapter: "Adapter | None" = None,
     **fields: Any,
 ) -> "Iterator[Finding]":
     """Try a run for some seconds and say what it would need and meet; nothing is written.
 
     Takes what `pretrain` takes. Yields one Finding after the other; its `state` is "ok", "lacking" or "broken".
     """
-    fields, network, objects = apart(data, backbone, fields)
+    fields, network, objects = apart(data, backbone, fields, adapter)
     start, late = _begin(recipe, fields)
     if processes.count(start) > 1:
         raise OwnlatentError("check tries a run in one process: leave out --devices and --nodes")
@@ -87,18 +93,19 @@ def check(
         from ownlatent.checks.before import check as look
         from ownlatent.train.prepare import prepare as make_ready
 
-        yield from look(make_ready(start, late, deepcopy(network), objects), folder)
+        yield from look(make_ready(start, late, network, objects), folder)
 
 
-def replay(run: str | Path, network: "nn.Module | None" = None) -> list[str]:
+def replay(run: str | Path, network: "str | nn.Module | OwnNetwork | None" = None) -> list[str]:
     """Repeat the step at which a run stopped because something was not finite; lines that say where that began.
 
-    network: a fresh module, where the run trained one of your own.
+    network: where the run trained one of your own, a fresh module, or FILE.py:NAME.
     """
+    from ownlatent.backbones import own_network
     from ownlatent.train.failure import replay as repeat
 
     folder = Run(run).folder
-    return repeat(folder, Run(folder).recipe, network)
+    return repeat(folder, Run(folder).recipe, None if network is None else own_network(network))
 
 
 def demo(*, out: str | Path | None = None, overwrite: bool = False, **fields: Any) -> Run:

@@ -39,10 +39,13 @@ class Encoder(nn.Module):
         return 255.0 if dtype == torch.uint8 else self.full_scale
 
     def forward(self, images: Tensor) -> Tensor:
+        return self.backbone(self.normalized(images))
+
+    def normalized(self, images: Tensor) -> Tensor:
+        """Images as the backbone takes them."""
         x = images
         if images.dtype == torch.uint8:
             x = images.float() / 255
         elif images.dtype == torch.uint16:
             x = (images.float() / self.full_scale).clamp(max=1)
-        x = ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        return self.backbone(x)
+        return ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)

@@ -2,8 +2,7 @@
 
 from copy import deepcopy
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 SMALL_IMAGE = 64  # pixels: up to here the ImageNet stem would throw most of the image away
 _STEM_POOLS = ("maxpool", "features.pool0")  # torchvision's and timm's names for the pool after the stem
@@ -61,12 +60,3 @@ def _has(net: nn.Module, name: str) -> bool:
         return isinstance(net.get_submodule(name), nn.Module)
     except AttributeError:
         return False
-
-
-def pooled(features: Tensor) -> Tensor:
-    """Bring features to (B, D): maps (B, D, H, W) and tokens (B, T, D) are averaged."""
-    if features.ndim == 4:
-        return features.mean((2, 3))
-    if features.ndim == 3:
-        return features.mean(1)
-    return torch.flatten(features, 1)

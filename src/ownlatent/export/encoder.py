@@ -12,11 +12,12 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 
 from ownlatent import backbones
+from ownlatent.backbones import OwnNetwork
 from ownlatent.backbones.encoder import Encoder
 from ownlatent.errors import OwnlatentError
 from ownlatent.files import write_json
 
-FORMAT = 1
+FORMATS = (1, 2)  # 2 says which layer gives the features; 1 is written where that is the network's own output
 
 
 def save_encoder(encoder: Encoder, folder: Path) -> None:
@@ -25,8 +26,9 @@ def save_encoder(encoder: Encoder, folder: Path) -> None:
     So they load into the same timm or torchvision network by its own names, apart from a stem that
     was changed for small images.
     """
+    tap = encoder.backbone.tap
     stored = {
-        "format": FORMAT,
+        "format": 2 if tap.layer or tap.key is not None or tap.adapter or tap.pool != "mean" else 1,
         "network": dict(encoder.backbone.spec) if encoder.backbone.spec else None,
         "num_features": encoder.num_features,
         "preprocessing": {
@@ -38,6 +40,10 @@ def save_encoder(encoder: Encoder, folder: Path) -> None:
         },
         "changes": list(encoder.backbone.changes),
     }
+    if encoder.backbone.settings:
+        stored["settings"] = encoder.backbone.settings
+    if stored["format"] == 2:
+        stored["features"] = {"layer": tap.name or None, "pool": tap.pool, "adapter": tap.adapter is not None}
     write_json(folder / "encoder.json", stored)
     weights = folder / "encoder.safetensors"
     beside = weights.with_name(weights.name + ".tmp")
@@ -58,12 +64,12 @@ def _as_os_error(error: SafetensorError, path: Path) -> OSError:
     return OSError(number, os.strerror(number), str(path))
 
 
-def load_encoder(folder: str | Path, network: nn.Module | None = None) -> Encoder:
+def load_encoder(folder: str | Path, network: str | nn.Module | OwnNetwork | None = None) -> Encoder:
     """The encoder of a run folder, in evaluation mode on the CPU: images in, (B, D) features out.
 
-    network: a fresh module of the same architecture, for runs that trained a module of the user's
-    own. No code of the file is executed. Raises OwnlatentError if the files are missing, broken or
-    do not fit the network.
+    network: for runs that trained a network of the user's own, a fresh module of the same architecture, which is
+    used as it is, or FILE.py:NAME. No code is executed that a file of the folder holds or names. Raises
+    OwnlatentError if the files are missing, broken or do not fit the network.
     """
     folder = Path(folder)
     description, weights = folder / "encoder.json", folder / "encoder.safetensors"
@@ -71,26 +77,41 @@ def load_encoder(folder: str | Path, network: nn.Module | None = None) -> Encode
         raise OwnlatentError(f"{folder} holds no encoder: name a run folder with encoder.json and encoder.safetensors")
     try:
         stored = json.loads(description.read_text())
-        if stored["format"] != FORMAT:
+        if stored["format"] not in FORMATS:
             raise OwnlatentError(
-                f"{description} has format {stored['format']}, and this version reads {FORMAT}: update ownlatent"
+                f"{description} has format {stored['format']}, and this version reads {FORMATS[-1]}: update ownlatent"
             )
         mean, std = (tuple(map(float, stored["preprocessing"][key])) for key in ("mean", "std"))
         size, peak = int(stored["preprocessing"]["image_size"]), float(stored["preprocessing"]["peak"])
         spec = stored["network"]
         name, keywords = (None, {}) if spec is None else (str(spec["name"]), dict(spec["keywords"]))
+        settings = dict(stored.get("settings", {}))
+        features = {"layer": None, "pool": "mean", "adapter": False, **stored.get("features", {})}
         if len(mean) != len(std) or not mean:
             raise ValueError("mean and std differ in length")
     except (ValueError, KeyError, TypeError) as error:
         raise OwnlatentError(f"{description} is broken ({error}): export the encoder again") from error
     if network is None and name is None:
         raise OwnlatentError(
-            f"{folder} was trained on a module of your own: pass a fresh one, load_encoder(folder, network)"
+            f"{folder} was trained on a network of your own: give it as --network FILE.py:NAME, or pass a fresh "
+            "module, load_encoder(folder, network)"
         )
-    chosen = network if network is not None else name
+    own = None if network is None else backbones.own_network(network, in_place=True)
+    if features["adapter"] and (own is None or own.adapter is None):
+        raise OwnlatentError(
+            f"{folder} was trained through an adapter: pass the network with it, "
+            "load_encoder(folder, own_network(module, adapter))"
+        )
+    chosen = own if own is not None else name
     assert chosen is not None
-    keywords = {} if network is not None else backbones.checked_settings(keywords)
-    backbone = backbones.create(chosen, channels=len(mean), image_size=size, **keywords)
+    backbone = backbones.create(
+        chosen,
+        layer=features["layer"],
+        pool=str(features["pool"]),
+        channels=len(mean),
+        image_size=size,
+        **backbones.checked_settings(keywords if own is None else settings if own.settings else {}),
+    )
     try:
         load_model(backbone.net, str(weights))
     except (SafetensorError, RuntimeError) as error:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
+from ownlatent.backbones import OwnNetwork
 from ownlatent.backbones.encoder import Encoder
 from ownlatent.data.labelled import Labelled
 from ownlatent.data.opening import open_source
@@ -174,7 +174,7 @@ def open_pairs(trains: Sequence[Any], tests: Sequence[Any], options: Evaluation)
     return [(opened(data), None) for data in trains or tests]
 
 
-def untrained_of(run: Run, encoder: Encoder, network: nn.Module | None, options: Evaluation) -> Encoder | None:
+def untrained_of(run: Run, encoder: Encoder, network: OwnNetwork | None, options: Evaluation) -> Encoder | None:
     """The run's encoder as it was before training, or None if no baseline needs it."""
     without = listed(options.without)
     if "random" in without and "supervised" in without:

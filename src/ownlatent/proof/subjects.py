@@ -2,9 +2,9 @@
 
 import json
 import logging
-from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import torch
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from ownlatent import backbones
 from ownlatent.augment.normalize import IMAGENET_MEAN, IMAGENET_STD
+from ownlatent.backbones import OwnNetwork
 from ownlatent.backbones.encoder import Encoder
-from ownlatent.backbones.weights import load_weights
+from ownlatent.backbones.weights import load_weights, read_weights
 from ownlatent.errors import OwnlatentError
 from ownlatent.evaluation.baselines import Pixels, calibrate_batchnorm
 from ownlatent.evaluation.cache import weights_fingerprint
@@ -56,34 +57,45 @@ class Subject:
 
 def of_encoder(name: str, variant: str, encoder: Encoder, layer: str | None = None) -> Subject:
     """A subject of an encoder, or of one of its layers."""
-    network = encoder if layer is None else LayerOf(encoder, layer)
+    network, tap = encoder if layer is None else LayerOf(encoder, layer), encoder.backbone.tap
     facts = (encoder.image_size, encoder.mean.flatten().tolist(), encoder.std.flatten().tolist(), encoder.peak)
     description = (
         json.dumps(encoder.backbone.spec, default=str, sort_keys=True),
         repr(encoder.backbone.net),  # of a module of one's own: the weights do not tell a stride or a pooling
+        repr(replace(tap, adapter=None)),
+        # What a function does nobody can tell: its features are not found again.
+        *([token_hex()] if tap.adapter is not None else []),
     )
     weights = weights_fingerprint(encoder.backbone.net, description, facts)
     return Subject(name, variant, network, encoder.mean.numel(), encoder.image_size, weights)
 
 
-def untrained(trained: Encoder, seed: int, network: nn.Module | None = None) -> Encoder:
+def untrained(trained: Encoder, seed: int, network: OwnNetwork | None = None) -> Encoder:
     """The same encoder as it was before training, its weights drawn again from the seed.
 
-    network: a fresh module, where the run trained one of the user's own; it is copied. Raises OwnlatentError if that
-    is missing or holds the trained weights.
+    network: where the run trained one of the user's own. Raises OwnlatentError if that is missing or holds the trained
+    weights.
     """
     spec, size = trained.backbone.spec, trained.image_size
     if spec is None and network is None:
-        raise OwnlatentError("the run trained a module of your own: pass a fresh one, evaluate(run, network=module)")
+        raise OwnlatentError(
+            "the run trained a network of your own: give --network FILE.py:NAME, or pass a fresh module, "
+            "evaluate(run, network=module)"
+        )
+    tap = trained.backbone.tap
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if spec is None:
-            assert network is not None
-            backbone = backbones.create(deepcopy(network), channels=trained.mean.numel(), image_size=size)
-        else:
-            backbone = backbones.create(
-                spec["name"], channels=spec["channels"], image_size=spec["image_size"], **spec["keywords"]
-            )
+        source = network if spec is None else spec["name"]
+        settings = trained.backbone.settings if spec is None else spec["keywords"]
+        assert source is not None
+        backbone = backbones.create(
+            source,
+            channels=trained.mean.numel(),
+            image_size=size,
+            layer=tap.name or None,
+            pool=tap.pool,
+            **({} if spec is None and not source.settings else settings),
+        )
     made = Encoder(backbone, size, trained.mean.flatten().tolist(), trained.std.flatten().tolist(), trained.peak)
     if of_encoder("", "", made).weights == of_encoder("", "", trained).weights:
         raise OwnlatentError("the fresh module has the trained weights: pass one that was not trained")
@@ -148,5 +160,5 @@ def named_subject(name: str, trained: Encoder, layer: str | None) -> Subject:
         backbone = backbones.create(plain, channels=channels, image_size=size, pretrained=pretrained)
     variant = "its library's weights" if pretrained else "random weights" if drawn else "weights of a file"
     if equals:
-        log.info("%-10s %s: %s", "weights", file, load_weights(backbone.net, Path(file)))
+        log.info("%-10s %s: %s", "weights", file, load_weights(backbone.net, read_weights(file), file))
     return of_encoder(name, variant, Encoder(backbone, size, mean, std, trained.peak).eval(), layer)

@@ -10,6 +10,9 @@ from ownlatent.train.recipe import SHORT_MINUTES, Recipe, edit
 if TYPE_CHECKING:
     from torch import nn
 
+    from ownlatent.backbones import OwnNetwork
+    from ownlatent.backbones.tap import Adapter
+
 
 def begin(recipe: str | Path | Recipe | None, given: dict[str, Any]) -> tuple[Recipe, dict[str, Any]]:
     """The recipe with what was given beside it, and the changes to views, which wait until the views are chosen.
@@ -64,12 +67,29 @@ def _start(recipe: str | Path | Recipe | None, method: str | None) -> tuple[Reci
 
 
 def apart(
-    data: Any, backbone: "str | nn.Module | None", fields: dict[str, Any]
-) -> "tuple[dict[str, Any], nn.Module | None, dict[str, Any]]":
-    """Fields as a recipe can hold them, and apart what it cannot: a module, and data sets that are objects."""
-    fields, objects = dict(fields), {}
-    if isinstance(backbone, str):
+    data: Any,
+    backbone: "str | nn.Module | None",
+    fields: dict[str, Any],
+    adapter: "Adapter | None" = None,
+    in_place: bool = False,
+) -> "tuple[dict[str, Any], OwnNetwork | None, dict[str, Any]]":
+    """Fields as a recipe can hold them, and apart what it cannot: a network of one's own, and data sets as objects.
+
+    Raises OwnlatentError for a network that cannot be made.
+    """
+    fields, objects, network = dict(fields), {}, None
+    if callable(fields.get("layer")):
+        if adapter is not None:
+            raise OwnlatentError("a layer that is a function takes the images itself: leave out the adapter")
+        adapter = fields.pop("layer")
+    if isinstance(backbone, str) and not backbone.partition(":")[0].endswith(".py"):
         fields["backbone"], backbone = backbone, None
+    if backbone is None and adapter is not None:
+        raise OwnlatentError("an adapter is for a network of your own: pass that as a module, or FILE.py:NAME")
+    if backbone is not None:
+        from ownlatent.backbones import own_network  # brings torch, which help and errors about options do not need
+
+        network = own_network(backbone, adapter, in_place)
     for name, value in (("data", data), ("val", fields.get("val"))):
         if isinstance(value, (list, tuple)) and all(_is_plain(each) for each in value):
             value = ",".join(map(str, value))
@@ -78,7 +98,7 @@ def apart(
             value = f"object:{type(value).__name__}"
         if value is not None:
             fields[name] = str(value)
-    return fields, backbone, objects
+    return fields, network, objects
 
 
 def _is_plain(name: Any) -> bool:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ownlatent.backbones import Backbone
+from ownlatent.errors import OwnlatentError
 from ownlatent.train.budget import Budget
 from ownlatent.train.precision import seconds_of_pass
 
@@ -26,6 +27,10 @@ def choose_compile(
     whole network gained 3 to 8 % there, as nearly all of its time goes into convolutions, which are not compiled. On
     CUDA forward and backward are timed both ways, if the run is long enough for it.
     """
+    if backbone.layer:
+        if wanted == "on":
+            raise OwnlatentError("an inner layer cannot be taken out of a compiled network: leave out --compile")
+        return False, "the features come from inside the network"
     if wanted != "auto":
         return wanted == "on", "as asked"
     if device.type != "cuda":

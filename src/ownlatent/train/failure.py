@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ownlatent.backbones import OwnNetwork
 from ownlatent.data.loader import NETWORK, Batches, seed_of
 from ownlatent.errors import OwnlatentError
 from ownlatent.methods._base import Method
@@ -49,10 +50,10 @@ def keep(error: NotFinite, module: Pretraining, batches: Batches, folder: Path) 
     torch.save(module.method.state_dict() | window.memory, place / "method.pt")
 
 
-def replay(folder: Path, recipe: Recipe, network: nn.Module | None = None) -> list[str]:
+def replay(folder: Path, recipe: Recipe, network: OwnNetwork | None = None) -> list[str]:
     """Repeat the step that `keep` kept, on the CPU, and say in lines where what is not finite begins.
 
-    network: a fresh module where the run trained one of the user's own. Raises OwnlatentError if no step was kept.
+    network: where the run trained one of the user's own. Raises OwnlatentError if no step was kept.
     """
     place = folder / FOLDER
     if not (place / "step.json").exists():

@@ -3,17 +3,16 @@
 import logging
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from ownlatent import backbones, methods
 from ownlatent.augment.channels import suited_to
 from ownlatent.augment.views import MultiView
+from ownlatent.backbones import OwnNetwork
 from ownlatent.backbones.encoder import Encoder
-from ownlatent.backbones.weights import load_weights
+from ownlatent.backbones.weights import load_weights, read_weights
 from ownlatent.data.opening import load_labelled
 from ownlatent.data.resident import MixedSizes, Resident, check_unreadable, load_resident
 from ownlatent.data.source import Source
@@ -58,12 +57,12 @@ class Job:
 def prepare(
     recipe: Recipe,
     view_changes: dict[str, Any] | None = None,
-    network: nn.Module | None = None,
+    network: OwnNetwork | None = None,
     objects: dict[str, Any] | None = None,
 ) -> Job:
     """Open the data, choose what the recipe leaves open, build the networks; nothing is written.
 
-    view_changes: dotted changes to the views, applied after the views are chosen. network: a module
+    view_changes: dotted changes to the views, applied after the views are chosen. network: one
     of the user's own instead of a named backbone. objects: `data` and `val` where they are no names.
     Raises OwnlatentError before anything slow if the recipe is wrong.
     """
@@ -73,11 +72,11 @@ def prepare(
         raise OwnlatentError("--precision 16 needs an accelerator: on a processor choose bf16 or 32")
     given_settings(recipe)
     if network is not None:
-        recipe = replace(recipe, backbone=f"module:{type(network).__name__}")
+        recipe = replace(recipe, backbone=f"module:{network.name}")
     elif recipe.backbone and recipe.backbone.startswith("module:"):
         raise OwnlatentError(
-            f"the recipe is for a module of your own ({recipe.backbone.removeprefix('module:')}): "
-            "pass it in Python, pretrain(..., backbone=module), or give --backbone NAME"
+            f"the recipe is for a network of your own ({recipe.backbone.removeprefix('module:')}): give it again as "
+            "--backbone FILE.py:NAME, or in Python as pretrain(..., backbone=module)"
         )
     elif recipe.backbone:
         backbones.check_name(recipe.backbone)
@@ -145,31 +144,36 @@ def prepare(
     )
     _say(job, why, why_compiled)
     if recipe.init_from:
-        begin_from(Path(recipe.init_from), method)
+        begin_from(recipe.init_from, method)
     return job
 
 
-def begin_from(source: Path, method: Method) -> None:
-    """Give a method's backbone, and its copies, the weights of a run or a file. Raises OwnlatentError if none fits."""
+def begin_from(source: str, method: Method) -> None:
+    """Give a method's backbone, and its copies, the weights of a run, a file or a library. Raises OwnlatentError."""
     backbones_of = [part for part in method.modules() if isinstance(part, backbones.Backbone)]
-    matches = [load_weights(part.net, source, partly=True) for part in backbones_of]
+    tensors = read_weights(source)
+    matches = [load_weights(part.net, tensors, source, partly=True) for part in backbones_of]
     log.info("weights    of %s: %s", source, matches[0])
+    for line in matches[0].lists():
+        log.debug("           %s", line)
 
 
-def build(recipe: Recipe, channels: int, network: nn.Module | None) -> Method:
+def build(recipe: Recipe, channels: int, network: OwnNetwork | None) -> Method:
     """Backbone and method, with weights that depend on the seed alone. Raises OwnlatentError."""
     assert recipe.backbone and recipe.image_size and recipe.batch_size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         backbone = backbones.create(
             network if network is not None else recipe.backbone,
+            layer=recipe.layer,
+            pool=recipe.pool,
             channels=channels,
             image_size=recipe.image_size,
             **backbones.checked_settings(recipe.backbone_settings),
         )
         method = methods.create(recipe.method, backbone, **recipe.method_settings)
     for size in {view.pixels(recipe.image_size) for view in recipe.views or ()} - {recipe.image_size}:
-        backbones.measure(backbone.net, channels, size)  # small crops beside the large ones
+        backbones.measure(backbone.net, backbone.tap, channels, size)  # small crops beside the large ones
     method.check_batch(recipe.batch_size // recipe.accumulate)
     return method
 
@@ -199,11 +203,17 @@ def _say(job: Job, why: str, why_compiled: str) -> None:
         *describe(recipe),
         *(f"           changed for these channels: {change}" for change in job.changes),
         *(f"           changed for these images: {change}" for change in backbone.changes),
-        f"network    {parameters:.2f} M parameters, {backbone.num_features} features",
+        f"network    {parameters:.2f} M parameters, {backbone.num_features} features{_of_layer(backbone)}",
         f"hardware   {_hardware(recipe)}, precision {recipe.precision} ({why})",
         f"           compile {recipe.compile} ({why_compiled})",
     ]:
         log.info(line)
+
+
+def _of_layer(backbone: backbones.Backbone) -> str:
+    if backbone.tap.adapter is not None:
+        return " through an adapter"
+    return f" from {backbone.layer}" if backbone.layer else ""
 
 
 def _hardware(recipe: Recipe) -> str:

@@ -125,8 +125,10 @@ def trainer_settings(recipe: Recipe) -> tuple[dict[str, Any], Any]:
         elif _by_slurm():
             os.environ.setdefault("SLURM_NTASKS_PER_NODE", str(recipe.devices))
             environment = SLURMEnvironment(auto_requeue=False)
+        # What follows an inner layer has no gradient, and of an own network nobody knows.
+        partly = recipe.layer is not None or (recipe.backbone or "").startswith("module:")
         # Buffers need not be sent: those that training reads are the same everywhere, by the methods' collectives.
-        strategy = DDPStrategy(broadcast_buffers=False)
+        strategy = DDPStrategy(broadcast_buffers=False, find_unused_parameters=partly)
     return {"devices": recipe.devices, "num_nodes": recipe.nodes, "strategy": strategy}, environment
 
 

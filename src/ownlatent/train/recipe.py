@@ -23,6 +23,7 @@ CHOICES = {
     "compile": ("auto", "on", "off"),
     "loading": ("auto", "resident", "streaming"),
     "on_unhealthy": ("stop", "warn"),
+    "pool": ("mean", "class"),
     "optim.name": ("adamw", "lars", "sgd"),
 }
 
@@ -63,7 +64,11 @@ class Recipe:
         "the method, of those in `ownlatent list methods`; unless given byol, and vicreg with --minutes up to 60",
         "byol",
     )
-    backbone: str | None = _option("any timm or torchvision name, or one of ownlatent's small networks")
+    backbone: str | None = _option(
+        "any timm or torchvision name, hf:NAME, one of ownlatent's small networks, or your own as FILE.py:NAME"
+    )
+    layer: str | None = _option("features from this layer of the network, as `ownlatent layers` names them, or -2")
+    pool: str = _option("mean or class: what becomes of tokens, of Vision Transformers, that a layer gives", "mean")
     epochs: float | None = _option("length of the run in passes over the data")
     minutes: float | None = _option("length of the run in minutes of training, instead of --epochs")
     image_size: int | None = _option("side of the views in pixels")
@@ -84,7 +89,9 @@ class Recipe:
     checkpoint_seconds: float = _option("time between two checkpoints", 60.0)
     keep_checkpoints: int = _option("how many checkpoints stay, the newest; older ones are deleted", 2)
     deterministic: bool = _option("repeat to the bit on a GPU too, for some of its speed", False)
-    init_from: str | None = _option("begin with the weights of a run, a .safetensors or a torch file")
+    init_from: str | None = _option(
+        "begin with the weights of a run, a file, or of a library, as timm:NAME or torchvision:NAME"
+    )
     optim: Optim = field(default_factory=Optim)
     views: tuple[View, ...] | None = _option("table of views by name, of those in `ownlatent list views`")
     method_settings: dict[str, Any] = field(default_factory=dict)
