@@ -1,5 +1,7 @@
 """The transformer keeps scikit-learn's rules, and its features are those of the encoder that was trained."""
 
+import logging
+import signal
 import subprocess
 import sys
 import tempfile
@@ -154,6 +156,7 @@ def test_a_run_leaves_nothing_behind(
     assert not list(tmp_path.iterdir())
     assert capfd.readouterr() == ("", "")
     assert torch.equal(torch.get_rng_state(), random_state)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's own, to which the lines would go
     small(verbose=True).fit(gray)
     assert "method     byol" in capfd.readouterr().out
 
@@ -207,6 +210,7 @@ def test_ctrl_c_is_not_swallowed(gray: np.ndarray, monkeypatch: pytest.MonkeyPat
     transformer = small()
     with pytest.raises(KeyboardInterrupt):
         transformer.fit(gray)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     with pytest.raises(NotFittedError):
         transformer.transform(gray)
 

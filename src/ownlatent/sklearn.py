@@ -165,7 +165,7 @@ class OwnLatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     def _checked(self, X: Any, first: bool) -> np.ndarray:
         """The values as an array, (N, features) or images. first: of the training images, like which others must be."""
         least = 2 if first else 1
-        if np.ndim(X) > 2:
+        if len(X.shape if hasattr(X, "shape") else np.asarray(X).shape) > 2:
             values = check_array(X, allow_nd=True, ensure_min_samples=least, estimator=self, input_name="X")
             validate_data(self, values[:1].reshape(1, -1), reset=first, skip_check_array=True)
         else:
@@ -186,9 +186,11 @@ class OwnLatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         """
         import torch
 
-        from ownlatent.data.decode import fit_square
-        from ownlatent.data.pixels import to_tensor
+        from ownlatent.data.decode import Format, fit_square
+        from ownlatent.data.pixels import conform, to_tensor
 
+        size = self.encoder_.image_size
+        format = Format(self.image_shape_[0], 8 if self.encoder_.peak == 255 else 16)  # as the training images were
         for start in range(0, len(values), _BATCH):
             images = self._images(values[start : start + _BATCH])
             if images.shape[1:] != self.image_shape_:
@@ -196,7 +198,7 @@ class OwnLatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
                     f"fit was given images of {self.image_shape_} (channels, height, width), and these are of "
                     f"{images.shape[1:]}: give the same"
                 )
-            fitted = [fit_square(to_tensor(image, 0), self.encoder_.image_size) for image in images]
+            fitted = [fit_square(conform(to_tensor(image, 0), format), size) for image in images]
             yield torch.stack(fitted * 2 if len(fitted) == 1 else fitted)
 
     def _images(self, values: np.ndarray) -> np.ndarray:
