@@ -1,14 +1,22 @@
 """Every example runs, shortened, in a process of its own."""
 
+import gzip
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
-SHORTENED = {"plain_pytorch.py": ["--steps", "12"]}
+SHORTENED = {
+    "finetune_pytorch.py": ["--minutes", "0.03", "--steps", "3"],
+    "plain_pytorch.py": ["--steps", "12"],
+    "segmentation_head.py": ["--minutes", "0.03", "--steps", "2"],
+    "timm_create_model.py": ["--minutes", "0.03"],
+}
 # Runs the example as a script and then says whether the engine was loaded.
 RUN = """
 import runpy, sys
@@ -18,6 +26,44 @@ print("lightning", any(name.partition(".")[0] in ("lightning", "pytorch_lightnin
 """
 
 
+def fashion_mnist(said: str, folder: Path) -> None:
+    raw = folder / "data" / "drawn" / "FashionMNIST" / "raw"
+    content = gzip.decompress((raw / "t10k-images-idx3-ubyte.gz").read_bytes())
+    assert content[:16] == np.array([0x803, 1000, 28, 28], ">u4").tobytes() and len(content) == 16 + 1000 * 28 * 28
+    points = np.loadtxt(folder / "fashion_mnist.csv", delimiter=",", skiprows=1)
+    assert points.shape == (1000, 4) and np.allclose(np.linalg.norm(points[:, :3], axis=1), 1, atol=1e-3)
+    assert set(points[:, 3]) == {0, 1, 3, 8}
+    assert Image.open(folder / "fashion_mnist.png").size == (700, 600)
+    assert "lightning False" in said.splitlines()
+
+
+def finetune_pytorch(said: str, folder: Path) -> None:
+    assert len(re.findall(r"^(?:fine-tuned|from scratch) +\d+\.\d%$", said, re.MULTILINE)) == 2
+
+
+def plain_pytorch(said: str, folder: Path) -> None:
+    losses = [float(loss) for loss in re.findall(r"loss (\S+)", said)]
+    assert len(losses) == 3 and all(0 <= loss <= 8 for loss in losses) and losses[-1] < losses[0]
+    assert "lightning False" in said.splitlines()
+
+
+def segmentation_head(said: str, folder: Path) -> None:
+    shares = [float(share) for share in re.findall(r"mean IoU (\S+)", said)]
+    assert len(shares) == 2 and all(0 <= share <= 1 for share in shares)
+
+
+def timm_create_model(said: str, folder: Path) -> None:
+    apart = re.search(r"features \(8, 512\), (\S+) from the encoder's", said)
+    assert apart and float(apart[1]) < 1e-4
+    assert "logits (2, 14)" in said
+
+
+CHECKS = {
+    check.__name__: check
+    for check in (fashion_mnist, finetune_pytorch, plain_pytorch, segmentation_head, timm_create_model)
+}
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_example_runs(path: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-W", "error::DeprecationWarning:__main__", "-c", RUN, str(path)]
@@ -25,10 +71,8 @@ def test_example_runs(path: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout
-    if path.name == "plain_pytorch.py":
-        losses = [float(loss) for loss in re.findall(r"loss (\S+)", done.stdout)]
-        assert len(losses) == 3 and all(0 <= loss <= 8 for loss in losses) and losses[-1] < losses[0]
-        assert "lightning False" in done.stdout.splitlines()
+    if path.stem in CHECKS:
+        CHECKS[path.stem](done.stdout, tmp_path)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)

@@ -15,7 +15,7 @@ LAYERS = (  # from the top; a room may use its own layer and what is below it
     {"__init__", "__main__"},
     {"cli"},
     {"arguments"},
-    {"api", "learner", "pretraining", "proof", "run", "log"},
+    {"api", "learner", "pretraining", "proof", "run", "log", "sklearn"},
     {"report", "export", "checks"},
     {"recipes"},
     {"train"},

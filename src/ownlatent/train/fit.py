@@ -20,7 +20,7 @@ from ownlatent.machine import cores, keep_freed_memory
 from ownlatent.train import processes
 from ownlatent.train.callbacks.checkpoint import Checkpointing
 from ownlatent.train.callbacks.health import Health
-from ownlatent.train.callbacks.interrupt import Interruption, StopAtOnce
+from ownlatent.train.callbacks.interrupt import Interruption, StopAtOnce, handlers_kept
 from ownlatent.train.callbacks.knn import KNNMonitor
 from ownlatent.train.callbacks.metrics import Metrics, read_rows
 from ownlatent.train.callbacks.progress import ProgressBar
@@ -107,6 +107,7 @@ def fit(job: Job, folder: Path, resume: bool = False, begun: Callable[[], None] 
     failed = False
     with (
         _quiet_lightning(),
+        handlers_kept(),
         torch.random.fork_rng(),
         compiled(job.method, recipe.compile == "on"),
         processes.together(recipe),

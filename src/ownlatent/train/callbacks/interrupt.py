@@ -3,9 +3,9 @@
 import logging
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 import lightning.pytorch as pl
 
@@ -23,14 +23,11 @@ class Interruption(pl.Callback):
 
     Ctrl-C ends it at once also before the first step. The handlers are set again when training
     starts, because Lightning sets its own for SIGTERM in between, which raises in the middle of the
-    loop. Outside the main thread Python allows no handlers, and none are set. `signal` is the name of the one that
-    ended the run.
+    loop. `handlers_kept` puts back those that were there. Outside the main thread Python allows no handlers, and none
+    are set. `signal` is the name of the one that ended the run.
     """
 
     signal: str | None = None
-
-    def __init__(self) -> None:
-        self._before: dict[int, Any] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         def stop(number: int, frame: FrameType | None) -> None:
@@ -52,18 +49,22 @@ class Interruption(pl.Callback):
         self._set(signal.SIGINT, stop)
         self._set(signal.SIGTERM, stop)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._restore()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._restore()
-
     def _set(self, number: int, handler: Callable[[int, FrameType | None], None]) -> None:
         if threading.current_thread() is threading.main_thread():
-            before = signal.signal(number, handler)
-            self._before.setdefault(number, before)
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
             signal.signal(number, handler)
-        self._before = {}
+
+
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Afterwards Ctrl-C and SIGTERM mean again what they meant to the program.
+
+    Around all of Lightning: what it puts back in the end are the handlers that it met, and those are ours.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                if handler is not None:  # one that is not Python's
+                    signal.signal(number, handler)

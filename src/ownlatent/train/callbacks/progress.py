@@ -17,7 +17,7 @@ _LINES = 10  # printed over a run where there is no terminal
 
 
 class ProgressBar(pl.Callback):
-    """A live bar on a terminal; elsewhere a line after every tenth of the run."""
+    """A live bar on a terminal; elsewhere a line after every tenth of the run. Neither where nothing is to be said."""
 
     def __init__(self, metrics: Metrics):
         self.metrics = metrics
@@ -28,7 +28,7 @@ class ProgressBar(pl.Callback):
         self._rank = ""  # as last measured
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.console.is_terminal and trainer.is_global_zero:
+        if self.console.is_terminal and trainer.is_global_zero and log.isEnabledFor(logging.INFO):
             columns = (
                 TextColumn("training"),
                 BarColumn(),

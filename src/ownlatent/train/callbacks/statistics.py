@@ -51,11 +51,12 @@ class Recent:
         self.batch_size = batch_size
         self._passing: dict[str, list[Tensor]] = {}
         self._kept: dict[tuple[str, int], deque[Tensor]] = {}
+        self._hooks = []
         for place in _PLACES:
             part = getattr(method, place, None)
             if isinstance(part, nn.Module) and not isinstance(part, nn.Identity):
                 self._passing[place] = []
-                part.register_forward_hook(self._catch(place))
+                self._hooks.append(part.register_forward_hook(self._catch(place)))
 
     def _catch(self, place: str) -> Any:
         def hook(part: nn.Module, inputs: Any, output: Tensor) -> None:
@@ -63,6 +64,11 @@ class Recent:
                 self._passing[place].append(output.detach())
 
         return hook
+
+    def let_go(self) -> None:
+        """Listen no more: a network is handed on as it came, and can then be pickled too."""
+        for hook in self._hooks:
+            hook.remove()
 
     def close_batch(self) -> None:
         """Keep what passed since the last call."""
@@ -120,6 +126,12 @@ class Statistics(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.recent.close_batch()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.recent.let_go()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self.recent.let_go()
 
     def state_dict(self) -> dict[str, Any]:
         return {"recent": self.recent.state_dict(), "last": self._last, "next": self._next}
