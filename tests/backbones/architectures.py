@@ -280,7 +280,7 @@ def _survives(case: Case, made: backbones.Backbone, learner: Any, images: Tensor
     encoder = Encoder(made, case.size, learner.mean, learner.std).eval()
     save_encoder(encoder, scratch)
     fresh = None if case.make is None else backbones.own_network(case.make(), case.adapter)
-    loaded = load_encoder(scratch, fresh)
+    loaded = load_encoder(scratch, fresh).to(memory_format=torch.channels_last)  # as the other: sums in the same order
     with torch.no_grad():
         torch.manual_seed(1)
         first = encoder(images)
