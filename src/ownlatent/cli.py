@@ -97,6 +97,11 @@ def _doctor(api: Any, given: dict[str, Any]) -> int:
     return _say(api.doctor())
 
 
+def _export(api: Any, given: dict[str, Any]) -> int:
+    api.export(given.pop("run"), **given)
+    return 0
+
+
 def _replay(api: Any, given: dict[str, Any]) -> int:
     return _print(api.replay(given.pop("run")))
 
@@ -112,6 +117,7 @@ _VERBS: dict[str, Callable[[Any, dict[str, Any]], int]] = {
     "prepare": _prepare,
     "evaluate": _evaluate,
     "compare": _compare,
+    "export": _export,
     "replay": _replay,
     "demo": _demo,
     "doctor": _doctor,

@@ -1,0 +1,84 @@
+"""Lines of code: layers as plain torch makes them, normalisation, pooling."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ownlatent.backbones.encoder import Encoder
+from ownlatent.export.preprocessing import plain
+
+# What torch writes for such a layer is the call that makes it.
+_AS_WRITTEN = (
+    nn.AdaptiveAvgPool2d,
+    nn.AvgPool2d,
+    nn.BatchNorm2d,
+    nn.Dropout,
+    nn.Flatten,
+    nn.GELU,
+    nn.GroupNorm,
+    nn.Identity,
+    nn.Linear,
+    nn.MaxPool2d,
+    nn.ReLU,
+    nn.SiLU,
+)
+
+
+def normalisation(encoder: Encoder) -> str:
+    """A line that makes `mean` and `std`."""
+    return (
+        "mean, std = (torch.tensor(x).view(-1, 1, 1) for x in "
+        f"({plain(encoder.mean)}, {plain(encoder.std)}))  # of the values in [0, 1], by channel"
+    )
+
+
+def constructor(layer: nn.Module) -> str | None:
+    """The call that makes a layer of torch's own, one after the other, or torchvision's residual block; else None."""
+    from torchvision.models.resnet import BasicBlock
+
+    if type(layer) is nn.Conv2d:
+        return _convolution(layer)
+    if type(layer) in _AS_WRITTEN:
+        return f"torch.nn.{layer!r}"
+    if type(layer) is nn.Sequential:
+        parts = [constructor(part) for part in layer.children()]
+        numbered = [name for name, _ in layer.named_children()] == [str(number) for number in range(len(layer))]
+        return f"torch.nn.Sequential({', '.join(map(str, parts))})" if numbered and None not in parts else None
+    if type(layer) is BasicBlock and type(layer.bn1) is nn.BatchNorm2d:
+        first, shortcut = layer.conv1, layer.downsample
+        assert isinstance(first, nn.Conv2d)
+        arguments = [str(first.in_channels), str(first.out_channels), str(layer.stride)]
+        if shortcut is not None:
+            arguments.append(str(constructor(shortcut)))
+        return f"torchvision.models.resnet.BasicBlock({', '.join(arguments)})" if "None" not in arguments else None
+    return None
+
+
+def _convolution(layer: nn.Conv2d) -> str:
+    usual = nn.Conv2d(1, 1, 1)
+    named = ("stride", "padding", "dilation", "groups", "padding_mode")
+    different = [f"{name}={getattr(layer, name)!r}" for name in named if getattr(layer, name) != getattr(usual, name)]
+    different += ["bias=False"] if layer.bias is None else []
+    first = f"{layer.in_channels}, {layer.out_channels}, {layer.kernel_size!r}"
+    return f"torch.nn.Conv2d({', '.join([first, *different])})"
+
+
+_POOLINGS: dict[int, dict[str, Callable[[Tensor], Tensor]]] = {
+    2: {"": lambda output: output},
+    3: {".mean(1)": lambda output: output.mean(1), "[:, 0]": lambda output: output[:, 0]},
+    4: {
+        ".mean((2, 3))": lambda output: output.mean((2, 3)),
+        ".mean((1, 2))": lambda output: output.mean((1, 2)),
+        ".flatten(1)": lambda output: output.flatten(1),
+    },
+}
+
+
+def pooling(output: Tensor, features: Tensor) -> str | None:
+    """The code behind a network's output that makes the encoder's features (B, D) of it; None if none does."""
+    for code, pool in _POOLINGS.get(output.ndim, {}).items():
+        pooled = pool(output)
+        if pooled.shape == features.shape and torch.allclose(pooled, features, rtol=1e-4, atol=1e-5):
+            return code
+    return None
