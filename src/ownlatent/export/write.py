@@ -80,9 +80,9 @@ def export(
     names = ", ".join(sorted(path.name for path in out.iterdir()))
     log.info("wrote      %s: %s", out, names)
     log.info("checked    %s", checked)
-    for fact in written.facts:
+    for fact in written.at(str(out)).facts:
         log.info("           %s", fact)
-    return Exported(out, written.code(str(out)), found)
+    return Exported(out, written.at(str(out)).lines, found)
 
 
 def check_place(out: Path, overwrite: bool) -> None:
@@ -101,7 +101,7 @@ def check_place(out: Path, overwrite: bool) -> None:
 
 def told(library: str, written: Written, found: float) -> str:
     """What the comparison gave, in a few words."""
-    if not _gives_features(written):
+    if not written.gives_features:
         return f"read back by {library}: the same tensors"
     return f"loaded back by {library}: features of photographs differ from the encoder's by {found:.1g} at most"
 
@@ -114,13 +114,13 @@ def _compared(written: Written, encoder: Encoder, chosen: ModuleType, folder: Pa
     try:
         # What libraries say while they load is of no use to anybody.
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            exec("\n".join(written.code(str(folder))), names)
+            exec("\n".join(written.at(str(folder)).lines), names)
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise OwnlatentError(
             f"{chosen.LIBRARY} cannot load what was written for it ({reason}): export it as safetensors or torchscript"
         ) from error
-    if not _gives_features(written):
+    if not written.gives_features:
         own = encoder.backbone.net.state_dict()
         same = own.keys() == names["weights"].keys()
         found = 0.0 if same and all(torch.equal(own[name], names["weights"][name]) for name in own) else float("inf")
@@ -132,10 +132,6 @@ def _compared(written: Written, encoder: Encoder, chosen: ModuleType, folder: Pa
             "safetensors or torchscript"
         )
     return found
-
-
-def _gives_features(written: Written) -> bool:
-    return any(line.startswith("features = ") for line in written.lines)
 
 
 def _move(beside: Path, out: Path) -> None:

@@ -7,7 +7,7 @@ format is not for. encoder: on the processor, in evaluation mode. Files with an 
 
 import importlib
 import pkgutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 
 from ownlatent.errors import OwnlatentError, nearest
@@ -28,10 +28,16 @@ class Written:
     facts: tuple[str, ...] = ()
     arrays: bool = False
 
-    def code(self, folder: str) -> tuple[str, ...]:
-        """The lines with the folder in its place, within their double quotes."""
+    def at(self, folder: str) -> "Written":
+        """The same with a folder named, within the double quotes of the code."""
         quoted = folder.replace("\\", "\\\\").replace('"', '\\"')
-        return tuple(line.replace(FOLDER, quoted) for line in self.lines)
+        lines, facts = (tuple(text.replace(FOLDER, quoted) for text in texts) for texts in (self.lines, self.facts))
+        return replace(self, lines=lines, facts=facts)
+
+    @property
+    def gives_features(self) -> bool:
+        """Whether the code ends in features, or else in weights alone."""
+        return any(line.startswith("features = ") for line in self.lines)
 
 
 def names() -> list[str]:

@@ -1,6 +1,7 @@
 """Lines of code: layers as plain torch makes them, normalisation, pooling."""
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -8,11 +9,11 @@ from torch import Tensor, nn
 from ownlatent.backbones.encoder import Encoder
 from ownlatent.export.preprocessing import plain
 
-# What torch writes for such a layer is the call that makes it.
-_AS_WRITTEN = (
+_PLAIN = (
     nn.AdaptiveAvgPool2d,
     nn.AvgPool2d,
     nn.BatchNorm2d,
+    nn.Conv2d,
     nn.Dropout,
     nn.Flatten,
     nn.GELU,
@@ -37,10 +38,8 @@ def constructor(layer: nn.Module) -> str | None:
     """The call that makes a layer of torch's own, one after the other, or torchvision's residual block; else None."""
     from torchvision.models.resnet import BasicBlock
 
-    if type(layer) is nn.Conv2d:
-        return _convolution(layer)
-    if type(layer) in _AS_WRITTEN:
-        return f"torch.nn.{layer!r}"
+    if type(layer) in _PLAIN:
+        return f"torch.nn.{type(layer).__name__}({', '.join(_arguments(layer))})"
     if type(layer) is nn.Sequential:
         parts = [constructor(part) for part in layer.children()]
         numbered = [name for name, _ in layer.named_children()] == [str(number) for number in range(len(layer))]
@@ -55,13 +54,18 @@ def constructor(layer: nn.Module) -> str | None:
     return None
 
 
-def _convolution(layer: nn.Conv2d) -> str:
-    usual = nn.Conv2d(1, 1, 1)
-    named = ("stride", "padding", "dilation", "groups", "padding_mode")
-    different = [f"{name}={getattr(layer, name)!r}" for name in named if getattr(layer, name) != getattr(usual, name)]
-    different += ["bias=False"] if layer.bias is None else []
-    first = f"{layer.in_channels}, {layer.out_channels}, {layer.kernel_size!r}"
-    return f"torch.nn.Conv2d({', '.join([first, *different])})"
+def _arguments(layer: nn.Module) -> Iterator[str]:
+    """What the layer was made from, where that is not the usual."""
+    for name, parameter in inspect.signature(type(layer)).parameters.items():
+        if name in ("device", "dtype") or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        value = getattr(layer, name)
+        if name == "bias":
+            value = value is not None
+        if parameter.default is parameter.empty:
+            yield repr(value)
+        elif value not in (parameter.default, (parameter.default, parameter.default)):
+            yield f"{name}={value!r}"
 
 
 _POOLINGS: dict[int, dict[str, Callable[[Tensor], Tensor]]] = {

@@ -9,15 +9,17 @@ from ownlatent.backbones.encoder import Encoder
 from ownlatent.export.formats._photographs import photographs
 
 
-def other_size(encoder: Encoder) -> Tensor | None:
-    """Three images of another height and another width, both larger; None if the encoder itself takes no such."""
-    side = encoder.image_size
-    images = photographs(len(encoder.mean), side + 32, side + 64, 3)
-    try:
-        encoder(images)
-    except Exception:  # what a network says to images of the wrong size is its own affair
-        return None
-    return images
+def other_sizes(encoder: Encoder) -> list[Tensor]:
+    """Three images each of larger and of smaller heights and widths, as far as the encoder itself takes such."""
+    side, found = encoder.image_size, []
+    for height, width in ((side + 32, side + 64), (side - side // 4, side // 2)):
+        images = photographs(len(encoder.mean), height, width, 3)
+        try:
+            encoder(images)
+        except Exception:  # what a network says to images of the wrong size is its own affair
+            continue
+        found.append(images)
+    return found
 
 
 def agrees(recorded: Callable[[Tensor], Tensor], images: Tensor, encoder: Encoder, tolerance: float) -> bool:

@@ -28,11 +28,11 @@ class TimmNetwork:
     config: dict[str, Any]
 
 
-def timm_network(encoder: Encoder, format: str) -> TimmNetwork:
-    """How timm makes the encoder's network. Raises OwnlatentError if it is not one of timm's."""
-    net, plain_name = encoder.backbone.net, check_named(encoder, format, "timm")
+def timm_network(encoder: Encoder, format: str, library: str) -> TimmNetwork:
+    """How timm makes the encoder's network. library: which wants to know. Raises OwnlatentError if it is none of timm's."""
+    net, plain_name = encoder.backbone.net, check_named(encoder, format, library)
     if not type(net).__module__.startswith("timm."):
-        raise refusal(encoder, format, "it is none of timm's")
+        raise refusal(encoder, format, f"it is no network that {library} has")
     assert encoder.backbone.spec is not None
     keywords = dict(encoder.backbone.spec["keywords"])
     if keywords.pop("norm", "batch") != "batch":

@@ -34,7 +34,7 @@ def write(encoder: Encoder, folder: Path) -> Written:
     net = encoder.backbone.net
     if isinstance(net, PreTrainedModel):
         return _write_own(encoder, net, folder)
-    network = timm_network(encoder, "hf")
+    network = timm_network(encoder, "hf", LIBRARY)
     if network.changes:
         raise refusal(encoder, "hf", f"its layers were changed for the images ({', '.join(encoder.backbone.changes)})")
     write_folder(encoder, network, folder)

@@ -12,7 +12,7 @@ from ownlatent.errors import OwnlatentError
 from ownlatent.export.formats import Written
 from ownlatent.export.formats._photographs import photographs
 from ownlatent.export.formats._refusal import refusal
-from ownlatent.export.formats._sizes import agrees, any_size_fact, other_size
+from ownlatent.export.formats._sizes import agrees, any_size_fact, other_sizes
 from ownlatent.export.preprocessing import as_text, preprocessing
 
 LIBRARY = "onnxruntime"
@@ -27,10 +27,8 @@ def write(encoder: Encoder, folder: Path) -> Written:
     except ImportError as error:
         raise OwnlatentError(f"the format onnx needs {error.name}: pip install 'ownlatent[onnx]'") from None
 
-    larger, path = other_size(encoder), folder / "model.onnx"
-    side = encoder.image_size
-    more = photographs(len(encoder.mean), side, side, 3)
-    for any_size in (True, False) if larger is not None else (False,):
+    path, side, sizes = folder / "model.onnx", encoder.image_size, other_sizes(encoder)
+    for any_size in (True, False) if sizes else (False,):
         try:
             program = _recorded(encoder, any_size)
         except Exception as error:  # torch's exporter raises many kinds
@@ -40,9 +38,9 @@ def write(encoder: Encoder, folder: Path) -> Written:
             raise refusal(encoder, "onnx", f"torch cannot write it ({reason})") from error
         program.model.metadata_props.update(as_text(preprocessing(encoder)))
         program.save(path, external_data=False)
-        if not any_size or (larger is not None and agrees(_run(path), larger, encoder, TOLERANCE)):
+        if not any_size or all(agrees(_run(path), images, encoder, TOLERANCE) for images in sizes):
             break
-    if not agrees(_run(path), more, encoder, TOLERANCE):
+    if not agrees(_run(path), photographs(len(encoder.mean), side, side, 3), encoder, TOLERANCE):
         raise refusal(encoder, "onnx", "ONNX Runtime gives other features for another number of images")
     versions = f"Written by torch {torch.__version__}, onnx {onnx.__version__} and onnxscript {onnxscript.__version__}"
     return Written(

@@ -16,7 +16,7 @@ TOLERANCE = 1e-5
 
 
 def write(encoder: Encoder, folder: Path) -> Written:
-    network = timm_network(encoder, "timm")
+    network = timm_network(encoder, "timm", LIBRARY)
     write_folder(encoder, network, folder)
     features = f"features = net((images - mean) / std){network.pool}"
     if not network.changes:

@@ -14,7 +14,7 @@ from ownlatent.backbones.encoder import Encoder
 from ownlatent.export.formats import Written
 from ownlatent.export.formats._photographs import photographs
 from ownlatent.export.formats._refusal import refusal
-from ownlatent.export.formats._sizes import agrees, any_size_fact, other_size
+from ownlatent.export.formats._sizes import agrees, any_size_fact, other_sizes
 from ownlatent.export.preprocessing import as_text, preprocessing
 from ownlatent.files import replace_file
 
@@ -48,8 +48,8 @@ def write(encoder: Encoder, folder: Path) -> Written:
             traced = torch.jit.trace(encoder, photographs(channels, side, side, 2), check_trace=False)
         except Exception as error:  # a network's own code may raise anything
             raise refusal(encoder, "torchscript", f"torch cannot trace it ({error})".splitlines()[0]) from error
-        larger = other_size(encoder)
-        any_size = larger is not None and agrees(traced, larger, encoder, TOLERANCE)
+        sizes = other_sizes(encoder)
+        any_size = bool(sizes) and all(agrees(traced, images, encoder, TOLERANCE) for images in sizes)
         scripted = torch.jit.script(_Images(traced, 0 if any_size else side))
         content = io.BytesIO()
         about = {f"{name}.txt": text for name, text in as_text(preprocessing(encoder)).items()}
