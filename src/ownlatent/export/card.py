@@ -9,6 +9,7 @@ from typing import Any
 
 from ownlatent.backbones.encoder import Encoder
 from ownlatent.export.formats import Written
+from ownlatent.export.preprocessing import without_folders
 from ownlatent.report.tables import as_markdown, console
 
 _UNKNOWN = "Not known: the encoder was exported without its run folder."
@@ -26,36 +27,36 @@ def card(
 ) -> str:
     """The text. library: who reads it; checked: what trying it gave."""
     recipe, results, environment = (_read(run, name) for name in ("recipe.json", "results.json", "env.json"))
-    spec = encoder.backbone.spec
-    network = str(spec["name"]) if spec else recipe.get("backbone", "a module of the author's own")
-    method = recipe.get("method")
-    title = f"{network}, trained by {method}" if method else network
+    spec, method = encoder.backbone.spec, recipe.get("method")
+    network = without_folders(spec["name"] if spec else recipe.get("backbone", "a network of its author's own"))
     parts = [
         _header(library, method, licence),
-        f"# {title}",
-        f"An image encoder: images of {facts['channels']} channels in, {encoder.num_features} features out. "
-        + ("It was trained without labels." if method and method != "supervised" else "")
-        + ("It was trained with labels." if method == "supervised" else ""),
+        f"# {network}, trained by {method}" if method else f"# Encoder: {network}",
+        f"Images of {facts['channels']} channels in, {encoder.num_features} features out."
+        + (f" It was trained with{'' if method == 'supervised' else 'out'} labels." if method else ""),
         "## Use",
         "In this folder, with `images` as floats in [0, 1], (B, C, H, W), resized and cut out as below:",
         "```python\n" + "\n".join(written.at(".").lines) + "\n```",
-        "\n".join(f"- {fact}" for fact in (*written.at(".").facts, f"Checked when it was written: {checked}.")),
+        _items([*written.at(".").facts, f"Tried when it was written: {checked}."]),
         "## Preprocessing",
         _preprocessing(facts),
-        "## Data",
-        _data(recipe),
-        "## Training",
-        _training(encoder, recipe, results),
-        "## Results",
-        _results(results) if recipe else _UNKNOWN,
-        "## Health of the run",
-        _health(results) if recipe else _UNKNOWN,
-        "## Where it was made",
-        _environment(environment) if environment else _UNKNOWN if not recipe else "Not recorded.",
+        *(_of_run(recipe, results, environment) if recipe else ["## Data, training and results", _UNKNOWN]),
+        _items([f"changed for the images: {change}" for change in encoder.backbone.changes]),
         "## Licence",
         licence or "None was named. Name one (`--licence`) before you pass these weights on.",
     ]
     return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
+
+
+def _of_run(recipe: Mapping[str, Any], results: Mapping[str, Any], environment: Mapping[str, Any]) -> list[str]:
+    """What only the run folder tells."""
+    return [
+        *("## Data", _data(recipe)),
+        *("## Results", _results(results)),
+        *("## Health of the run", _health(results)),
+        *("## Where it was made", _environment(environment)),
+        *("## Training", _training(recipe, results)),
+    ]
 
 
 def _header(library: str, method: str | None, licence: str | None) -> str:
@@ -66,7 +67,8 @@ def _header(library: str, method: str | None, licence: str | None) -> str:
         terms = [f"license: {licence.lower()}"]
     else:
         terms = ["license: other", f"license_name: {json.dumps(' '.join(licence.split()))}"]
-    tags = ["image-feature-extraction", "self-supervised-learning", "ownlatent", *([method] if method else [])]
+    tags = ["image-feature-extraction", "ownlatent", *([method] if method else [])]
+    tags += ["self-supervised-learning"] if method not in (None, "supervised") else []
     lines = [*terms, f"library_name: {library}", "pipeline_tag: image-feature-extraction", "tags:"]
     return "\n".join(["---", *lines, *(f"- {tag}" for tag in tags), "---"])
 
@@ -86,27 +88,21 @@ def _preprocessing(facts: Mapping[str, Any]) -> str:
 
 
 def _data(recipe: Mapping[str, Any]) -> str:
-    if not recipe:
-        return _UNKNOWN
     data = str(recipe.get("data", ""))
     if data.startswith("object:"):
         return f"Given in Python, as {data.removeprefix('object:')}."
-    return f"`{', '.join(map(_name, data.split(',')))}`"
+    return f"`{', '.join(map(without_folders, data.split(',')))}`"
 
 
-def _training(encoder: Encoder, recipe: Mapping[str, Any], results: Mapping[str, Any]) -> str:
-    lines = [f"- changed for the images: {change}" for change in encoder.backbone.changes]
-    if not recipe:
-        return "\n".join([_UNKNOWN, *lines])
-    told = [(name.replace("_", " "), recipe[name]) for name in _TOLD if recipe.get(name) is not None]
+def _training(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> str:
+    """The settings that a reader asks for first; recipe.json has all of them."""
+    told = {name: recipe.get(name) for name in _TOLD} | {"backbone": without_folders(str(recipe.get("backbone")))}
     optim = recipe.get("optim", {})
-    told += [(name, optim[name]) for name in ("lr", "weight_decay") if optim.get(name) is not None]
-    told += [("optimiser", optim["name"])] if "name" in optim else []
-    told += [(f"method {name}", value) for name, value in recipe.get("method_settings", {}).items()]
-    trained = results.get("training", {})
-    if trained:
-        told.append(("trained", f"{trained.get('steps')} steps in {trained.get('seconds', 0) / 60:.3g} minutes"))
-    return "\n".join([*(f"- {name.replace('_', ' ')}: {value}" for name, value in told), *lines])
+    told |= {"optimiser": optim.get("name"), "lr": optim.get("lr"), "weight_decay": optim.get("weight_decay")}
+    told |= {f"{recipe['method']}'s {name}": value for name, value in recipe.get("method_settings", {}).items()}
+    if trained := results.get("training"):
+        told["trained"] = f"{trained.get('steps')} steps in {trained.get('seconds', 0) / 60:.3g} minutes"
+    return _items([f"{name.replace('_', ' ')}: {value}" for name, value in told.items() if value is not None])
 
 
 def _results(results: Mapping[str, Any]) -> str:
@@ -127,7 +123,7 @@ def _tables(entries: list[Mapping[str, Any]]) -> Iterator[tuple[str, list[list[s
 
     for group in grouped(entries):
         data = group[0]["data"]
-        names = [_name(str(data[part])) for part in ("train", "test")]
+        names = [without_folders(str(data[part])) for part in ("train", "test")]
         title = f"{console(group)[0]}. Training images: `{names[0]}`, test images: `{names[1]}`."
         body = []
         for entry in group:
@@ -135,7 +131,7 @@ def _tables(entries: list[Mapping[str, Any]]) -> Iterator[tuple[str, list[list[s
             mean, least, most = (f"{100 * gain[part]:+.1f}" if gain else "" for part in ("mean", "low", "high"))
             low, high = (f"{100 * bound:.1f}" for bound in entry["interval"])
             variant = f" ({entry['variant']})" if entry["variant"] else ""
-            named = f"{_name(entry['subject'])}{variant}"
+            named = f"{without_folders(entry['subject'])}{variant}"
             between = f"{least} to {most}" if gain else ""
             body.append([named, f"{entry['top1']:.1%}", f"{low} to {high}", mean, between])
         yield title, body
@@ -152,13 +148,11 @@ def _environment(environment: Mapping[str, Any]) -> str:
     """Versions and hardware; not the command, which may name folders of its author's."""
     versions = ", ".join(f"{name} {version}" for name, version in environment.get("versions", {}).items() if version)
     hardware = ", ".join([*environment.get("gpus", []), str(environment.get("processor", ""))])
-    return f"{versions}.\n\n{hardware}."
+    return f"{versions}.\n\n{hardware}." if environment else "Not recorded."
 
 
-def _name(data: str) -> str:
-    """What a data set is called, without the folders that it lies in."""
-    data = data.strip()
-    return data if re.match(r"[a-z]+:", data) else Path(data.rstrip("/")).name or data
+def _items(texts: list[str]) -> str:
+    return "\n".join(f"- {text}" for text in texts)
 
 
 def _list(values: list[float]) -> str:

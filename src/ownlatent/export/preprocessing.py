@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -40,6 +42,18 @@ def crop_share(size: int) -> float:
     while math.floor(size / share) < shorter_side(size):
         share = math.nextafter(share, 0)
     return share
+
+
+def without_folders(name: str) -> str:
+    """What data or a network are called, without the folders of somebody's disk that they lie in.
+
+    >>> [without_folders(name) for name in ("/home/me/photos/", "hf:owner/name", "hf:/home/me/vit", "photos:train")]
+    ['photos', 'hf:owner/name', 'hf:vit', 'photos:train']
+    """
+    found = re.fullmatch(r"([a-z]+:)?(.*)", name.strip(), re.DOTALL)
+    assert found
+    kind, rest = found[1] or "", found[2]
+    return kind + rest if kind and not rest.startswith(("/", ".", "~")) else kind + (Path(rest).name or rest)
 
 
 def plain(values: Tensor) -> list[float]:

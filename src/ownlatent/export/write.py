@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import shutil
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ class Exported:
     """folder: where it lies. lines: code that loads it there, from `images` to `features`; see formats.Written.
 
     difference: the largest one between the features that the other library gives and the encoder's, for photographs,
-    as a share of the largest feature, or of 1.
+    as a share of the largest feature.
     """
 
     folder: Path
@@ -60,7 +61,7 @@ def export(
         check_place(out, overwrite)
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), _silence():
             still = deepcopy(encoder).cpu().eval()
             written: Written = chosen.write(still, beside)
             found = _compared(written, still, chosen, beside)
@@ -103,7 +104,7 @@ def told(library: str, written: Written, found: float) -> str:
     """What the comparison gave, in a few words."""
     if not written.gives_features:
         return f"read back by {library}: the same tensors"
-    return f"loaded back by {library}: features of photographs differ from the encoder's by {found:.1g} at most"
+    return f"loaded back by {library}: features of photographs differ by {found:.1g} of the largest at most"
 
 
 def _compared(written: Written, encoder: Encoder, chosen: ModuleType, folder: Path) -> float:
@@ -112,9 +113,7 @@ def _compared(written: Written, encoder: Encoder, chosen: ModuleType, folder: Pa
     images = photographs(len(encoder.mean), size, size)
     names: dict[str, Any] = {"images": images.contiguous().numpy() if written.arrays else images}
     try:
-        # What libraries say while they load is of no use to anybody.
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            exec("\n".join(written.at(str(folder)).lines), names)
+        exec("\n".join(written.at(str(folder)).lines), names)
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise OwnlatentError(
@@ -132,6 +131,13 @@ def _compared(written: Written, encoder: Encoder, chosen: ModuleType, folder: Pa
             "safetensors or torchscript"
         )
     return found
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Libraries draw bars and tell of their progress, which nobody needs who waits for two sentences."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
 
 
 def _move(beside: Path, out: Path) -> None:

@@ -1,7 +1,7 @@
 """Formats that other libraries read: one file is one format, under its own name.
 
 Each holds LIBRARY, the library that reads what it writes, TOLERANCE, by how much features may then differ (as a share
-of the largest, or of 1), and `write(encoder, folder) -> Written`, which raises OwnlatentError for networks that the
+of the largest), and `write(encoder, folder) -> Written`, which raises OwnlatentError for networks that the
 format is not for. encoder: on the processor, in evaluation mode. Files with an underscore are what several share.
 """
 

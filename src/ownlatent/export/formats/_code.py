@@ -3,11 +3,13 @@
 import inspect
 from collections.abc import Callable, Iterator
 
-import torch
 from torch import Tensor, nn
 
 from ownlatent.backbones.encoder import Encoder
+from ownlatent.export.formats._sizes import difference
 from ownlatent.export.preprocessing import plain
+
+_SAME = 1e-4  # of the largest feature: two ways to take a mean differ by less
 
 _PLAIN = (
     nn.AdaptiveAvgPool2d,
@@ -83,6 +85,6 @@ def pooling(output: Tensor, features: Tensor) -> str | None:
     """The code behind a network's output that makes the encoder's features (B, D) of it; None if none does."""
     for code, pool in _POOLINGS.get(output.ndim, {}).items():
         pooled = pool(output)
-        if pooled.shape == features.shape and torch.allclose(pooled, features, rtol=1e-4, atol=1e-5):
+        if difference(pooled, features) <= _SAME:
             return code
     return None

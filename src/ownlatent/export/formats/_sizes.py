@@ -31,10 +31,10 @@ def agrees(recorded: Callable[[Tensor], Tensor], images: Tensor, encoder: Encode
 
 
 def difference(found: Tensor, features: Tensor) -> float:
-    """The largest difference, as a share of the largest feature, or of 1; infinite for other shapes or no numbers."""
+    """The largest difference, as a share of the largest feature; infinite for other shapes or no numbers."""
     if found.shape != features.shape or not torch.isfinite(found).all():
         return float("inf")
-    return float((found - features).abs().max() / features.abs().max().clamp(min=1))
+    return float((found - features).abs().max() / features.abs().max().clamp(min=1e-30))
 
 
 def any_size_fact(any_size: bool, side: int) -> str:

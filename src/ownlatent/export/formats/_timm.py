@@ -29,7 +29,7 @@ class TimmNetwork:
 
 
 def timm_network(encoder: Encoder, format: str, library: str) -> TimmNetwork:
-    """How timm makes the encoder's network. library: which wants to know. Raises OwnlatentError if it is none of timm's."""
+    """How timm makes the encoder's network. library: that will use it. Raises OwnlatentError for one of others."""
     net, plain_name = encoder.backbone.net, check_named(encoder, format, library)
     if not type(net).__module__.startswith("timm."):
         raise refusal(encoder, format, f"it is no network that {library} has")

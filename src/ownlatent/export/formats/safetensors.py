@@ -12,7 +12,7 @@ from ownlatent.export.formats import Written
 from ownlatent.export.formats._code import constructor, normalisation, pooling
 from ownlatent.export.formats._photographs import photographs
 from ownlatent.export.formats._tensors import write_tensors
-from ownlatent.export.preprocessing import as_text, preprocessing
+from ownlatent.export.preprocessing import as_text, preprocessing, without_folders
 
 LIBRARY = "safetensors"
 TOLERANCE = 1e-5
@@ -20,7 +20,7 @@ TOLERANCE = 1e-5
 
 def write(encoder: Encoder, folder: Path) -> Written:
     spec = encoder.backbone.spec
-    name = "a module of the author's own" if spec is None else str(spec["name"])
+    name = "a module of the author's own" if spec is None else without_folders(spec["name"])
     changes = list(encoder.backbone.changes)
     metadata = {"network": name, "changes": changes, **preprocessing(encoder)}
     write_tensors(encoder.backbone.net, folder / "model.safetensors", as_text(metadata))
