@@ -98,8 +98,8 @@ def _doctor(api: Any, given: dict[str, Any]) -> int:
 
 
 def _export(api: Any, given: dict[str, Any]) -> int:
-    api.export(given.pop("run"), **given)
-    return 0
+    done = api.export(given.pop("run"), **given)
+    return _print(["Load it with:", *(f"  {line}" for line in done.lines)])
 
 
 def _replay(api: Any, given: dict[str, Any]) -> int:

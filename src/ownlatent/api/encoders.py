@@ -1,6 +1,5 @@
 """Encoders: taken out of their runs, and used."""
 
-import logging
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +13,6 @@ if TYPE_CHECKING:
 
     from ownlatent.backbones.encoder import Encoder
     from ownlatent.export.write import Exported
-
-log = logging.getLogger("ownlatent")
 
 
 def load_encoder(folder: str | Path, network: "nn.Module | None" = None) -> "nn.Module":
@@ -70,8 +67,4 @@ def export(
         is_run = folder is not None and (folder / "recipe.json").exists()
         if folder is not None and is_run and place.resolve().is_relative_to(folder.resolve()):
             held.enter_context(claimed(folder))
-        done = write(encoder, format, place, run=folder if is_run else None, overwrite=overwrite, licence=licence)
-        log.info("Load it with:")
-        for line in done.lines:
-            log.info("  %s", line)
-    return done
+        return write(encoder, format, place, run=folder if is_run else None, overwrite=overwrite, licence=licence)
