@@ -2,9 +2,12 @@
 
 import importlib.util
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +54,6 @@ NETWORKS: dict[str, tuple[str | Callable[[], nn.Module], int, int]] = {
     "resnet18 as it is": ("resnet18", 3, 96),
     "resnet18 for small images": ("resnet18", 3, 32),
     "resnet18 for one channel": ("resnet18", 1, 96),
-    "resnet18 for four channels": ("timm:resnet18", 4, 32),
     "vit": ("vit_tiny_patch16_224", 3, 48),
     "tiny vit": ("test_vit", 3, 32),
     "torchvision's mobilenet": ("torchvision:mobilenet_v3_small", 3, 64),
@@ -66,10 +68,8 @@ EXACT = [
     ("timm", "resnet18 as it is"),
     ("timm", "resnet18 for small images"),
     ("timm", "resnet18 for one channel"),
-    ("timm", "resnet18 for four channels"),
     ("timm", "vit"),
     ("torchvision", "resnet18 for small images"),
-    ("torchvision", "resnet18 for one channel"),
     ("torchvision", "torchvision's mobilenet"),
     ("torchvision", "torchvision's squeezenet"),
     ("safetensors", "ownlatent's"),
@@ -101,6 +101,7 @@ def needs(format: str) -> None:
             pytest.skip(f"{library} is not installed")
 
 
+@cache
 def build(name: str) -> Encoder:
     """An encoder with random weights, whose BatchNorm has seen images, so that it matters in which mode it is."""
     network, channels, size = NETWORKS[name]
@@ -138,11 +139,10 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict:
     All of them in one process, because starting one takes longer than loading.
     """
     root, jobs, found = tmp_path_factory.mktemp("exports"), [], {}
-    encoders: dict[str, Encoder] = {}
     for number, (format, name) in enumerate([*EXACT, *CLOSE]):
         if any(importlib.util.find_spec(library) is None for library in NEEDED.get(format, ())):
             continue
-        encoder = encoders[name] = encoders.get(name) or build(name)
+        encoder = build(name)
         done = export(encoder, format=format, out=root / f'{number} of "{format}"')  # a name that has to be quoted
         sizes = [(encoder.image_size,) * 2]
         if ANY_SIZE.get((format, name)):
@@ -257,7 +257,7 @@ def test_the_other_library_prepares_photographs_alike(format: str, name: str, lo
 @pytest.mark.parametrize("size", [16, 32, 64, 65, 96, 100, 127, 160, 224, 288, 299, 384, 448, 518])
 def test_timms_share_of_the_crop_leads_to_the_same_size(size: int):
     shorter = size if size <= 64 else round(size / 0.875)
-    assert int(size // crop_share(size)) == shorter
+    assert math.floor(size / crop_share(size)) == shorter
     assert json.loads(json.dumps(crop_share(size))) == crop_share(size)
 
 
@@ -286,7 +286,7 @@ def test_what_a_format_is_not_for_is_refused_with_those_that_work(format: str, n
 @pytest.mark.parametrize("format", ["timm", "torchvision", "hf"])
 def test_an_inner_layer_is_no_librarys_network(format: str, tmp_path: Path):
     needs(format)
-    encoder = build("resnet18 as it is")
+    encoder = deepcopy(build("resnet18 as it is"))
     encoder.backbone.__dict__["layer"] = "layer3"
     with pytest.raises(OwnlatentError, match=r"come from its layer layer3 .* export it as safetensors"):
         export(encoder, format=format, out=tmp_path / "out")

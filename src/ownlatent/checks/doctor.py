@@ -13,7 +13,12 @@ from ownlatent.checks.finding import BROKEN, GOOD, LACKING, Finding
 from ownlatent.machine import cores, memory
 
 _GIB = 2**30
-_EXTRAS = {"pyarrow": ("parquet", "Parquet tables"), "datasets": ("huggingface", "data sets of Hugging Face")}
+_EXTRAS = {
+    "pyarrow": ("parquet", "Parquet tables"),
+    "datasets": ("huggingface", "data sets of Hugging Face"),
+    "onnxruntime": ("onnx", "exports to ONNX"),
+    "transformers": ("transformers", "exports to Hugging Face"),
+}
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "PPM", "JPEG2000", "AVIF")
 
 
