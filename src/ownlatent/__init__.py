@@ -9,7 +9,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ownlatent.api import check, compare, demo, doctor, evaluate, load_encoder, prepare, pretrain, preview, replay
+    from ownlatent.api import (
+        check,
+        compare,
+        demo,
+        doctor,
+        evaluate,
+        export,
+        load_encoder,
+        prepare,
+        pretrain,
+        preview,
+        replay,
+    )
     from ownlatent.errors import OwnlatentError
     from ownlatent.learner import BYOL, DINO, BarlowTwins, DirectPred, MoCoV2, MoCoV3, SimCLR, SimSiam, VICReg
     from ownlatent.run import Run
@@ -32,6 +44,7 @@ __all__ = [
     "demo",
     "doctor",
     "evaluate",
+    "export",
     "load_encoder",
     "prepare",
     "pretrain",
@@ -46,6 +59,7 @@ _HOMES = {
     "demo": "ownlatent.api",
     "doctor": "ownlatent.api",
     "evaluate": "ownlatent.api",
+    "export": "ownlatent.api",
     "load_encoder": "ownlatent.api",
     "prepare": "ownlatent.api",
     "pretrain": "ownlatent.api",

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 from ownlatent import __version__
 from ownlatent.augment.recipes import View
 from ownlatent.errors import OwnlatentError, option
+from ownlatent.export.formats import names as formats
 from ownlatent.proof.settings import Evaluation
 from ownlatent.report.catalogue import LISTS
 from ownlatent.train.recipe import Optim, Recipe
@@ -87,6 +88,20 @@ def parser() -> argparse.ArgumentParser:
     beside.add_argument("runs", metavar="RUN", nargs="+", help="two run folders or more; differences are to the first")
     beside.add_argument("--out", metavar="FILE", help="also write the table to this .csv or .md file")
     beside.add_argument("--overwrite", action="store_true", help="replace the file in --out")
+
+    give = verbs.add_parser(
+        "export",
+        help="write an encoder for another library",
+        description="Write the encoder of RUN as files that another library loads by itself, with its preprocessing "
+        "and a model card; they are loaded back and compared, and the code that loads them is shown.",
+        allow_abbrev=False,
+    )
+    give.add_argument("run", metavar="RUN", help="a run folder, or one with encoder.json and encoder.safetensors")
+    give.add_argument("--format", metavar="FORMAT", help=", ".join(formats()))
+    give.add_argument("--out", metavar="FOLDER", help="a new folder (default: RUN/exported/FORMAT)")
+    give.add_argument("--licence", metavar="TEXT", help="of the weights, for the model card, such as apache-2.0")
+    give.add_argument("--overwrite", action="store_true", help="replace the export in --out")
+    give.add_argument("--network", metavar="FILE.py:NAME", help=_NETWORK)
 
     shrink = verbs.add_parser(
         "prepare",

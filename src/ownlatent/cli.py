@@ -97,6 +97,11 @@ def _doctor(api: Any, given: dict[str, Any]) -> int:
     return _say(api.doctor())
 
 
+def _export(api: Any, given: dict[str, Any]) -> int:
+    done = api.export(given.pop("run"), **given)
+    return _print(["Load it with:", *(f"  {line}" for line in done.lines)])
+
+
 def _replay(api: Any, given: dict[str, Any]) -> int:
     return _print(api.replay(given.pop("run"), **given))
 
@@ -116,6 +121,7 @@ _VERBS: dict[str, Callable[[Any, dict[str, Any]], int]] = {
     "prepare": _prepare,
     "evaluate": _evaluate,
     "compare": _compare,
+    "export": _export,
     "replay": _replay,
     "layers": _layers,
     "demo": _demo,

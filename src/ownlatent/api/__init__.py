@@ -1,7 +1,7 @@
 """The front door: the verbs of the command line, as functions."""
 
 from ownlatent.api.data import prepare, preview
-from ownlatent.api.encoders import load_encoder
+from ownlatent.api.encoders import export, load_encoder
 from ownlatent.api.judging import compare, evaluate
 from ownlatent.api.knowledge import catalogue, doctor, layers
 from ownlatent.api.training import check, demo, pretrain, replay
@@ -13,6 +13,7 @@ __all__ = [
     "demo",
     "doctor",
     "evaluate",
+    "export",
     "layers",
     "load_encoder",
     "prepare",

@@ -17,6 +17,8 @@ _EXTRAS = {
     "pyarrow": ("parquet", "Parquet tables"),
     "datasets": ("huggingface", "data sets of Hugging Face"),
     "sklearn": ("sklearn", "the transformer for scikit-learn"),
+    "onnxruntime": ("onnx", "exports to ONNX"),
+    "transformers": ("transformers", "exports to Hugging Face"),
 }
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "PPM", "JPEG2000", "AVIF")
 
