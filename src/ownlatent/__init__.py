@@ -9,7 +9,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ownlatent.api import check, compare, demo, doctor, evaluate, load_encoder, prepare, pretrain, preview, replay
+    from ownlatent.api import (
+        check,
+        compare,
+        demo,
+        doctor,
+        embed,
+        evaluate,
+        load_encoder,
+        prepare,
+        pretrain,
+        preview,
+        replay,
+        search,
+    )
     from ownlatent.errors import OwnlatentError
     from ownlatent.run import Run
 
@@ -21,12 +34,14 @@ __all__ = [
     "compare",
     "demo",
     "doctor",
+    "embed",
     "evaluate",
     "load_encoder",
     "prepare",
     "pretrain",
     "preview",
     "replay",
+    "search",
 ]
 __version__ = "0.1.0"
 
@@ -35,12 +50,14 @@ _HOMES = {
     "compare": "ownlatent.api",
     "demo": "ownlatent.api",
     "doctor": "ownlatent.api",
+    "embed": "ownlatent.api",
     "evaluate": "ownlatent.api",
     "load_encoder": "ownlatent.api",
     "prepare": "ownlatent.api",
     "pretrain": "ownlatent.api",
     "preview": "ownlatent.api",
     "replay": "ownlatent.api",
+    "search": "ownlatent.api",
     "Run": "ownlatent.run",
     "OwnlatentError": "ownlatent.errors",
 }

@@ -84,6 +84,16 @@ def _compare(api: Any, given: dict[str, Any]) -> int:
     return _print(api.compare(*given.pop("runs"), **given))
 
 
+def _embed(api: Any, given: dict[str, Any]) -> int:
+    api.embed(given.pop("run"), given.pop("data"), **given)
+    return 0
+
+
+def _search(api: Any, given: dict[str, Any]) -> int:
+    api.search(given.pop("run"), given.pop("queries"), **given)
+    return 0
+
+
 def _prepare(api: Any, given: dict[str, Any]) -> int:
     api.prepare(given.pop("data"), given.pop("out"), **given)
     return 0
@@ -112,6 +122,8 @@ _VERBS: dict[str, Callable[[Any, dict[str, Any]], int]] = {
     "prepare": _prepare,
     "evaluate": _evaluate,
     "compare": _compare,
+    "embed": _embed,
+    "search": _search,
     "replay": _replay,
     "demo": _demo,
     "doctor": _doctor,

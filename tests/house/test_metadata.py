@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image"}
+DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image", "faiss": "faiss-cpu"}
 
 
 FOR_DEVELOPERS = {"test", "lint", "bench"}

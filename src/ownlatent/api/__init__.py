@@ -2,6 +2,7 @@
 
 from ownlatent.api.data import prepare, preview
 from ownlatent.api.encoders import load_encoder
+from ownlatent.api.features import embed, search
 from ownlatent.api.judging import compare, evaluate
 from ownlatent.api.knowledge import catalogue, doctor
 from ownlatent.api.training import check, demo, pretrain, replay
@@ -12,10 +13,12 @@ __all__ = [
     "compare",
     "demo",
     "doctor",
+    "embed",
     "evaluate",
     "load_encoder",
     "prepare",
     "pretrain",
     "preview",
     "replay",
+    "search",
 ]

@@ -13,7 +13,12 @@ from ownlatent.checks.finding import BROKEN, GOOD, LACKING, Finding
 from ownlatent.machine import cores, memory
 
 _GIB = 2**30
-_EXTRAS = {"pyarrow": ("parquet", "Parquet tables"), "datasets": ("huggingface", "data sets of Hugging Face")}
+_EXTRAS = {
+    "pyarrow": ("parquet", "Parquet tables"),
+    "datasets": ("huggingface", "data sets of Hugging Face"),
+    "h5py": ("hdf5", "features in HDF5 files"),
+    "faiss": ("faiss", "searches among millions of features"),
+}
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "PPM", "JPEG2000", "AVIF")
 
 
