@@ -90,8 +90,11 @@ def _embed(api: Any, given: dict[str, Any]) -> int:
 
 
 def _search(api: Any, given: dict[str, Any]) -> int:
-    api.search(given.pop("run"), given.pop("queries"), **given)
-    return 0
+    from ownlatent.features.search import as_lines
+
+    queries = given.pop("queries")
+    found = api.search(given.pop("run"), queries, **given)
+    return _print(line for query, some in zip(queries, found, strict=True) for line in as_lines(query, some))
 
 
 def _prepare(api: Any, given: dict[str, Any]) -> int:

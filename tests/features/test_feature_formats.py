@@ -44,7 +44,7 @@ def test_every_format_gives_back_what_it_was_given(tmp_path: Path, ending: str, 
 @pytest.mark.parametrize("ending", endings())
 def test_what_is_read_can_be_written_by_every_other_format(tmp_path: Path, ending: str):
     table = InMemory(features(), LABELS)
-    first = read(written(tmp_path / "features.npz", table))
+    first = read(written(tmp_path / "first.npz", table))
     second = read(written(tmp_path / f"features{ending}", first))
     assert whole(second)[:3] == whole(table)[:3] and np.array_equal(whole(second).features, table.features)
 
@@ -84,7 +84,7 @@ def test_parquet_opens_in_duckdb(tmp_path: Path, dtype: str):
     rows, paths, labels, vectors = zip(*found, strict=True)
     assert (list(rows), list(paths), list(labels)) == (table.rows, table.paths, LABELS)
     assert np.array_equal(np.array(vectors, dtype), table.features)
-    assert duckdb.sql(f"select count(*) from '{path}' where label = 'cat'").fetchone() == (3,)
+    assert duckdb.sql(f"select count(*) from '{path}' where label = 'cat'").fetchall() == [(3,)]
 
 
 def test_parquet_says_whose_the_features_are(tmp_path: Path):

@@ -99,7 +99,7 @@ def search(
     network: "nn.Module | None" = None,
     **options: Any,
 ) -> "list[list[Neighbour]]":
-    """The images of an index that are nearest to each query by the cosine of their features; shown as tables.
+    """The images of an index that are nearest to each query by the cosine of their features.
 
     encoder, network: as for `embed`, and the same that made the index. queries: a path of an image file, or a list of
     paths, Pillow images, arrays or tensors. index: a file that `embed` wrote. count: how many are wanted. out: also
@@ -123,7 +123,6 @@ def search(
     with to_console():
         from ownlatent.features import search as exact
         from ownlatent.features.formats import read
-        from ownlatent.report.neighbours import as_lines
         from ownlatent.train.images import choose_device
 
         table, made = read(path), _encoder(encoder, network)
@@ -137,9 +136,6 @@ def search(
             from ownlatent.features import approximate
 
             found = approximate.nearest(path, table, vectors, count)
-        for name, some in zip(names, found, strict=True):
-            for line in as_lines(name, some):
-                log.info(line)
         if picture is not None:
             fields, _, objects = apart(data if data is not None else table.about["data"], None, {})
             recipe = edit(recipe, fields)
@@ -167,7 +163,7 @@ def _draw(
         return as_picture(image.numpy(), encoder.scale_of(image.dtype)), *captions
 
     try:
-        if not data:
+        if isinstance(data, str) and not data:
             raise OwnlatentError(f"{table.about['name']} was given by a program, and not by name")
         source = open_data(recipe, data)
         check_same(source, table, found)

@@ -84,6 +84,17 @@ def nearest(table: Table, queries: np.ndarray, count: int) -> list[list[Neighbou
     return found
 
 
+def as_lines(query: str, found: Sequence[Neighbour]) -> list[str]:
+    """A table of similarity, label and path, one line for each image; no label where none is known."""
+    labels = [one_line(each.label or "") for each in found]
+    width = max(map(len, ["label", *labels]))
+    columns = [f"{label:<{width}}  " if any(labels) else "" for label in ("label", *labels)]
+    lines = [f"query      {one_line(query)}", f"rank  similarity  {columns[0]}path"]
+    for number, (each, label) in enumerate(zip(found, columns[1:], strict=True), 1):
+        lines.append(f"{number:>4}  {each.similarity:>10.4f}  {label}{one_line(each.path)}")
+    return lines
+
+
 def unit(features: np.ndarray) -> np.ndarray:
     """Features (n, D) float32 of length 1; those of length 0 stay."""
     wide = features.astype(np.float32, copy=False)

@@ -1,4 +1,4 @@
-"""What a search found: as lines for the console, and as a sheet of the images themselves."""
+"""What a search found, as a sheet of the images themselves."""
 
 import warnings
 from collections.abc import Sequence
@@ -15,17 +15,6 @@ _MOST = 50  # queries on one sheet
 
 Shown = tuple[np.ndarray, str, str]
 """An image (H, W) or (H, W, 3) in [0, 1] and the two lines below it."""
-
-
-def as_lines(query: str, found: Sequence[tuple[float, int, str | None, str]]) -> list[str]:
-    """A table of similarity, row, label and path, one line for each image; no label where none is known."""
-    labels = [label or "" for _, _, label, _ in found]
-    width = max(map(len, ["label", *labels]))
-    columns = [f"{label:<{width}}  " if any(labels) else "" for label in ("label", *labels)]
-    lines = [f"query      {query}", f"rank  similarity  {columns[0]}path"]
-    for number, ((similarity, _, _, path), label) in enumerate(zip(found, columns[1:], strict=True), 1):
-        lines.append(f"{number:>4}  {similarity:>10.4f}  {label}{path}")
-    return lines
 
 
 def draw_neighbours(rows: Sequence[Sequence[Shown]], path: Path) -> None:
