@@ -78,7 +78,7 @@ def nearest(table: Table, queries: np.ndarray, count: int) -> list[list[Neighbou
         for best, row, limit in zip(found, similarities, limits, strict=True):
             here = (
                 Neighbour(float(row[i]), chunk.rows[i], chunk.labels[i], chunk.paths[i])
-                for i in np.flatnonzero(row >= limit)
+                for i in np.flatnonzero(row >= limit).tolist()
             )
             best[:] = sorted([*best, *here], key=lambda each: -each.similarity)[:count]
     return found

@@ -30,13 +30,13 @@ def write(path: Path, table: Table) -> None:
     few = {"compression": {"path": "snappy", "label": "snappy"}, "use_dictionary": ["label"]}
     with pa.parquet.ParquetWriter(str(path), schema, **few) as writer:
         for chunk in table.chunks():
-            columns = [
+            values = [
                 pa.array(chunk.rows, pa.int64()),
                 pa.array(chunk.paths, pa.string()),
                 pa.array(chunk.labels, pa.string()),
                 pa.FixedSizeListArray.from_arrays(pa.array(chunk.features.ravel()), dimensions),
             ]
-            writer.write_batch(pa.record_batch(columns, schema=schema), row_group_size=max(1, len(chunk.rows)))
+            writer.write_batch(pa.record_batch(values, schema=schema), row_group_size=max(1, len(chunk.rows)))
 
 
 def read(path: Path) -> "_Parquet":
