@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         compare,
         demo,
         doctor,
+        embed,
         evaluate,
         export,
         load_encoder,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         pretrain,
         preview,
         replay,
+        search,
     )
     from ownlatent.errors import OwnlatentError
     from ownlatent.learner import BYOL, DINO, BarlowTwins, DirectPred, MoCoV2, MoCoV3, SimCLR, SimSiam, VICReg
@@ -43,6 +45,7 @@ __all__ = [
     "compare",
     "demo",
     "doctor",
+    "embed",
     "evaluate",
     "export",
     "load_encoder",
@@ -50,6 +53,7 @@ __all__ = [
     "pretrain",
     "preview",
     "replay",
+    "search",
 ]
 __version__ = "0.1.0"
 
@@ -58,6 +62,7 @@ _HOMES = {
     "compare": "ownlatent.api",
     "demo": "ownlatent.api",
     "doctor": "ownlatent.api",
+    "embed": "ownlatent.api",
     "evaluate": "ownlatent.api",
     "export": "ownlatent.api",
     "load_encoder": "ownlatent.api",
@@ -65,6 +70,7 @@ _HOMES = {
     "pretrain": "ownlatent.api",
     "preview": "ownlatent.api",
     "replay": "ownlatent.api",
+    "search": "ownlatent.api",
     "Run": "ownlatent.run",
     **dict.fromkeys(
         ("BYOL", "BarlowTwins", "DINO", "DirectPred", "MoCoV2", "MoCoV3", "SimCLR", "SimSiam", "VICReg"),

@@ -68,7 +68,8 @@ def test_nothing_heavy_is_loaded_before_there_is_work(code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", ["pretrain", "demo", "preview", "prepare", "evaluate", "compare", "layers", "export", "list"]
+    "verb",
+    ["pretrain", "demo", "preview", "prepare", "evaluate", "compare", "layers", "export", "embed", "search", "list"],
 )
 def test_every_command_is_in_the_help(
     verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

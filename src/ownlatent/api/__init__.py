@@ -2,6 +2,7 @@
 
 from ownlatent.api.data import prepare, preview
 from ownlatent.api.encoders import export, load_encoder
+from ownlatent.api.features import embed, search
 from ownlatent.api.judging import compare, evaluate
 from ownlatent.api.knowledge import catalogue, doctor, layers
 from ownlatent.api.training import check, demo, pretrain, replay
@@ -12,6 +13,7 @@ __all__ = [
     "compare",
     "demo",
     "doctor",
+    "embed",
     "evaluate",
     "export",
     "layers",
@@ -20,4 +22,5 @@ __all__ = [
     "pretrain",
     "preview",
     "replay",
+    "search",
 ]

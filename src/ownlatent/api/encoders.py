@@ -51,21 +51,32 @@ def export(
     formats.load(format)  # before anything slow
     with to_console(), ExitStack() as held:
         from ownlatent.backbones.encoder import Encoder
-        from ownlatent.export.encoder import load_encoder as load
         from ownlatent.export.write import export as write
 
         folder = None if isinstance(run, Encoder) else run.folder if isinstance(run, Run) else Path(run)
         if folder is None and out is None:
             raise OwnlatentError("name the folder for an encoder without a run: export(encoder, format=..., out=...)")
         place = Path(out) if out is not None else folder / "exported" / format  # type: ignore[operator]
-        if isinstance(run, Encoder):
-            encoder = run
-        elif isinstance(run, Run) and network is None:
-            encoder = run.encoder
-        else:
-            assert folder is not None
-            encoder = load(folder, network)
+        encoder = encoder_of(run, network)
         is_run = folder is not None and (folder / "recipe.json").exists()
         if folder is not None and is_run and place.resolve().is_relative_to(folder.resolve()):
             held.enter_context(claimed(folder))
         return write(encoder, format, place, run=folder if is_run else None, overwrite=overwrite, licence=licence)
+
+
+def encoder_of(given: "str | Path | Run | Encoder", network: "str | nn.Module | OwnNetwork | None" = None) -> "Encoder":
+    """An encoder by what a user calls it: itself, a run, or a folder. Raises OwnlatentError."""
+    from ownlatent.backbones import own_network
+    from ownlatent.backbones.encoder import Encoder
+    from ownlatent.export.encoder import load_encoder as load
+
+    if isinstance(given, Encoder):
+        return given
+    if isinstance(given, Run) and network is None:
+        return given.encoder
+    if not isinstance(given, (str, Path, Run)):
+        raise OwnlatentError(
+            f"a {type(given).__name__} is no encoder: give a run, its folder or what load_encoder returns"
+        )
+    folder = given.folder if isinstance(given, Run) else given
+    return load(folder, None if network is None else own_network(network))
