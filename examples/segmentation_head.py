@@ -19,14 +19,14 @@ parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--minutes", type=float, default=2.0)
 parser.add_argument("--steps", type=int, default=60)
 arguments = parser.parse_args()
-SIDE = 32
+SIDE = 72
 
 
 def drawn(count: int) -> tuple[Tensor, Tensor]:
     """Images uint8 (N, 3, S, S), each of a disc (1) and a square (2) on a ground (0), and their masks (N, S, S)."""
     x, y = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="xy")
-    (x1, x2), (y1, y2) = (torch.randint(6, SIDE - 6, (2, count, 1, 1)) for _ in "xy")
-    disc, square = torch.randint(4, 9, (2, count, 1, 1))
+    (x1, x2), (y1, y2) = (torch.randint(12, SIDE - 12, (2, count, 1, 1)) for _ in "xy")
+    disc, square = torch.randint(8, 20, (2, count, 1, 1))
     masks = ((x - x1) ** 2 + (y - y1) ** 2 < disc**2).long()
     masks[torch.maximum((x - x2).abs(), (y - y2).abs()) < square] = 2
     colours = torch.rand(count, 3, 3, 1, 1)  # of ground, disc and square
@@ -37,7 +37,7 @@ def drawn(count: int) -> tuple[Tensor, Tensor]:
 def mean_iou(net: nn.Module) -> float:
     """On other images, after training the network and a head on the few."""
     torch.manual_seed(2)
-    model = FCN(IntermediateLayerGetter(net, {"layer3": "out"}), FCNHead(256, channels=3)).train()
+    model = FCN(IntermediateLayerGetter(net, {"layer2": "out"}), FCNHead(128, channels=3)).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for _ in range(arguments.steps):
         loss = nn.functional.cross_entropy(model(few)["out"], masks)

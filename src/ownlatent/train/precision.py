@@ -19,13 +19,16 @@ def choose_precision(backbone: Backbone, channels: int, image_size: int, device:
 
     Accelerators get bfloat16 if they have it. Processors differ: with matrix or bfloat16 units it
     is up to twice as fast, without them slower. So forward and backward are timed both ways, in
-    turn, and the fastest time of each counts, because other programs only ever make one slower.
+    turn, and the fastest time of each counts, because other programs only ever make one slower. Where
+    there are not even vectors wide enough, one pass takes minutes, and nothing is tried.
     """
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         return ("bf16", "the GPU has it") if native else ("32", "the GPU has no bfloat16")
     if device.type != "cpu":
         return "32", "bfloat16 is not proven on this accelerator"
+    if torch.backends.mkldnn.is_available() and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return "32", "this processor has no bfloat16"
     net = deepcopy(backbone).train().to(memory_format=torch.channels_last)
     images = torch.zeros(max(2, _PIXELS // image_size**2), channels, image_size, image_size)
     images = images.contiguous(memory_format=torch.channels_last)
