@@ -55,7 +55,6 @@ NETWORKS: dict[str, tuple[str | Callable[[], nn.Module], int, int]] = {
     "resnet18 for small images": ("resnet18", 3, 32),
     "resnet18 for one channel": ("resnet18", 1, 96),
     "vit": ("vit_tiny_patch16_224", 3, 48),
-    "tiny vit": ("test_vit", 3, 32),
     "torchvision's mobilenet": ("torchvision:mobilenet_v3_small", 3, 64),
     "torchvision's squeezenet": ("torchvision:squeezenet1_1", 3, 64),
     "ownlatent's": ("resnet10_w16", 3, 32),
@@ -82,7 +81,7 @@ EXACT = [
     ("hf", "resnet18 as it is"),
     ("hf", "vit"),
 ]
-CLOSE = [("onnx", "ownlatent's"), ("onnx", "tiny vit"), ("onnx", "a user's"), ("onnx", "a user's for one size")]
+CLOSE = [("onnx", "ownlatent's"), ("onnx", "a user's"), ("onnx", "a user's for one size")]
 ANY_SIZE = {
     ("torchscript", "ownlatent's"): True,
     ("torchscript", "ownlatent's for two channels"): True,

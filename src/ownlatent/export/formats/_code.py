@@ -48,7 +48,7 @@ def constructor(layer: nn.Module) -> str | None:
         return f"torch.nn.Sequential({', '.join(map(str, parts))})" if numbered and None not in parts else None
     if type(layer) is BasicBlock and type(layer.bn1) is nn.BatchNorm2d:
         first, shortcut = layer.conv1, layer.downsample
-        assert isinstance(first, nn.Conv2d)
+        assert isinstance(first, nn.Conv2d) and isinstance(shortcut, nn.Module | None)
         arguments = [str(first.in_channels), str(first.out_channels), str(layer.stride)]
         if isinstance(shortcut, nn.Module):
             arguments.append(str(constructor(shortcut)))

@@ -40,7 +40,7 @@ def difference(found: Tensor, features: Tensor) -> float:
 def any_size_fact(any_size: bool, side: int) -> str:
     """The sentence that a reader needs."""
     return (
-        "It takes any number of images, of any size."
+        "It takes any number of images, of any size that the network takes."
         if any_size
         else f"It takes any number of images of {side}x{side} pixels, and no other size."
     )
