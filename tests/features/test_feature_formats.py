@@ -2,6 +2,8 @@
 
 import csv
 import json
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from tables import InMemory, whole
 
 from ownlatent.errors import OwnlatentError
 from ownlatent.features.formats import endings, format_of, read
-from ownlatent.features.table import one_line
+from ownlatent.features.table import Chunk, one_line
 
 LABELS = ["cat", "dog", None, "a,b", 'quo"te', "é", "cat", "dog", "cat", "dog"]
 NEEDS = {".parquet": "pyarrow", ".h5": "h5py"}
@@ -47,6 +49,37 @@ def test_what_is_read_can_be_written_by_every_other_format(tmp_path: Path, endin
     first = read(written(tmp_path / "first.npz", table))
     second = read(written(tmp_path / f"features{ending}", first))
     assert whole(second)[:3] == whole(table)[:3] and np.array_equal(whole(second).features, table.features)
+
+
+class Endless(InMemory):
+    """As many features as are asked for, made when they are wanted."""
+
+    def __init__(self, count: int, dimensions: int):
+        super().__init__(np.zeros((1, dimensions), np.float32))
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def chunks(self, features: bool = True) -> Iterator[Chunk]:
+        for first in range(0, self.count, 500):
+            rows = range(first, first + 500)
+            values = np.full((500, self.about["dimensions"] if features else 0), first, np.float32)
+            yield Chunk(rows, [f"{row}.png" for row in rows], [None] * 500, values)
+
+
+@pytest.mark.parametrize("ending", sorted({*endings()} - {".csv"}))  # whose every number takes its time
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("ownlatent.features.table._CHUNK_BYTES", 1 << 18)
+    written(tmp_path / f"small{ending}", Endless(500, 256))  # what a library loads once does not count
+    tracemalloc.start()
+    try:
+        table = read(written(tmp_path / f"large{ending}", Endless(8_000, 256)))
+        count = sum(len(chunk.features) for chunk in table.chunks())
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert count == 8_000 and peak < 8_000 * 256 * 4 / 2
 
 
 @pytest.mark.parametrize("ending", [".csv", ".npz", ".parquet"])

@@ -52,21 +52,21 @@ class _Csv:
         return self.about["rows"]
 
     def chunks(self, features: bool = True) -> Iterator[Chunk]:
-        size, kind = rows_at_once(self.about), self.about["dtype"]
+        size = rows_at_once(self.about)
         try:
             with self.path.open(newline="", encoding="utf-8") as file:
                 lines = csv.reader(file)
                 next(lines, None)
-                while some := list(islice(lines, size)):
-                    values = [line[3:] for line in some] if features else np.zeros((len(some), 0))
-                    yield Chunk(
-                        [int(line[0]) for line in some],
-                        [line[1] for line in some],
-                        [line[2] or None for line in some],
-                        np.array(values, kind),
-                    )
+                while some := [self._parsed(line, features) for line in islice(lines, size)]:
+                    rows, paths, labels, values = zip(*some, strict=True)
+                    yield Chunk(rows, paths, labels, np.stack(values))
         except (OSError, ValueError, IndexError, csv.Error) as error:
             raise unfit(self.path, error) from error
+
+    def _parsed(self, line: list[str], features: bool) -> tuple[int, str, str | None, np.ndarray]:
+        numbers = map(float, line[3:] if features else ())  # at once: as words they take twenty times the memory
+        values = np.fromiter(numbers, self.about["dtype"], self.about["dimensions"] if features else 0)
+        return int(line[0]), line[1], line[2] or None, values
 
 
 def _beside(path: Path) -> Path:
