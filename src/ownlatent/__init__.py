@@ -9,7 +9,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ownlatent.api import check, compare, demo, doctor, evaluate, load_encoder, prepare, pretrain, preview, replay
+    from ownlatent.api import (
+        check,
+        compare,
+        demo,
+        doctor,
+        embed,
+        evaluate,
+        export,
+        load_encoder,
+        prepare,
+        pretrain,
+        preview,
+        replay,
+        search,
+    )
     from ownlatent.errors import OwnlatentError
     from ownlatent.learner import BYOL, DINO, BarlowTwins, DirectPred, MoCoV2, MoCoV3, SimCLR, SimSiam, VICReg
     from ownlatent.run import Run
@@ -31,12 +45,15 @@ __all__ = [
     "compare",
     "demo",
     "doctor",
+    "embed",
     "evaluate",
+    "export",
     "load_encoder",
     "prepare",
     "pretrain",
     "preview",
     "replay",
+    "search",
 ]
 __version__ = "0.1.0"
 
@@ -45,12 +62,15 @@ _HOMES = {
     "compare": "ownlatent.api",
     "demo": "ownlatent.api",
     "doctor": "ownlatent.api",
+    "embed": "ownlatent.api",
     "evaluate": "ownlatent.api",
+    "export": "ownlatent.api",
     "load_encoder": "ownlatent.api",
     "prepare": "ownlatent.api",
     "pretrain": "ownlatent.api",
     "preview": "ownlatent.api",
     "replay": "ownlatent.api",
+    "search": "ownlatent.api",
     "Run": "ownlatent.run",
     **dict.fromkeys(
         ("BYOL", "BarlowTwins", "DINO", "DirectPred", "MoCoV2", "MoCoV3", "SimCLR", "SimSiam", "VICReg"),

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 from ownlatent import __version__
 from ownlatent.augment.recipes import View
 from ownlatent.errors import OwnlatentError, option
+from ownlatent.export.formats import names as formats
 from ownlatent.proof.settings import Evaluation
 from ownlatent.report.catalogue import LISTS
 from ownlatent.train.recipe import Optim, Recipe
@@ -15,6 +16,7 @@ from ownlatent.train.recipe import Optim, Recipe
 _RECIPE = "one of the method's own (`ownlatent list recipes`) or a recipe.json; options given beside it win"
 _DATA = ("data_root", "download")
 _NETWORK = "the network, where the run trained one of your own: a class or function in a Python file, which is run"
+_ENCODER = "a run folder, or another that holds encoder.json and encoder.safetensors"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -87,6 +89,63 @@ def parser() -> argparse.ArgumentParser:
     beside.add_argument("runs", metavar="RUN", nargs="+", help="two run folders or more; differences are to the first")
     beside.add_argument("--out", metavar="FILE", help="also write the table to this .csv or .md file")
     beside.add_argument("--overwrite", action="store_true", help="replace the file in --out")
+
+    give = verbs.add_parser(
+        "export",
+        help="write an encoder for another library",
+        description="Write the encoder of RUN as files that another library loads by itself, with its preprocessing "
+        "and a model card; they are loaded back and compared, and the code that loads them is shown.",
+        allow_abbrev=False,
+    )
+    give.add_argument("run", metavar="RUN", help="a run folder, or one with encoder.json and encoder.safetensors")
+    give.add_argument("--format", metavar="FORMAT", help=", ".join(formats()))
+    give.add_argument("--out", metavar="FOLDER", help="a new folder (default: RUN/exported/FORMAT)")
+    give.add_argument("--licence", metavar="TEXT", help="of the weights, for the model card, such as apache-2.0")
+    give.add_argument("--overwrite", action="store_true", help="replace the export in --out")
+    give.add_argument("--network", metavar="FILE.py:NAME", help=_NETWORK)
+
+    into = verbs.add_parser(
+        "embed",
+        help="write the features of any number of images to a file",
+        description="Write path, label and features of the images of DATA to a file. Memory does not grow with their "
+        "number, and the same command given again goes on where it was stopped.",
+        allow_abbrev=False,
+    )
+    into.add_argument("run", metavar="RUN", help=_ENCODER)
+    into.add_argument("data", metavar="DATA", help=_field(Recipe, "data").metadata["help"])
+    into.add_argument("--out", metavar="FILE", required=True, help="ending in .parquet, .npz, .csv or .h5")
+    into.add_argument("--layer", metavar="NAME", help="take the features from this layer of the network")
+    into.add_argument("--normalise", action="store_true", help="bring the features to unit length")
+    into.add_argument(
+        "--dtype", metavar="VALUE", default="float32", help="of the features in the file: float32 (default) or float16"
+    )
+    into.add_argument("--batch-size", metavar="VALUE", default=256, help="images at a time (default: 256)")
+    into.add_argument("--network", metavar="FILE.py:NAME", help=_NETWORK)
+    into.add_argument("--overwrite", action="store_true", help="replace the file in --out, or what was begun for it")
+    _add_fields(into, Recipe, "", only=("accelerator", *_DATA))
+
+    find = verbs.add_parser(
+        "search",
+        help="find the images that are most like others",
+        description="Find, by the cosine of their features, the images nearest to each IMAGE among those whose "
+        "features `ownlatent embed` wrote by the same encoder.",
+        allow_abbrev=False,
+    )
+    find.add_argument("run", metavar="RUN", help=_ENCODER)
+    find.add_argument("queries", metavar="IMAGE", nargs="+", help="image files to search for")
+    find.add_argument("--index", metavar="FILE", required=True, help="a file that `ownlatent embed` wrote")
+    find.add_argument("--count", metavar="VALUE", default=10, help="how many to find for each (default: 10)")
+    find.add_argument("--out", metavar="FILE.png", help="also draw the images and what was found")
+    find.add_argument("--data", metavar="DATA", help="where the images are, if they have moved since")
+    find.add_argument(
+        "--engine",
+        metavar="VALUE",
+        default="exact",
+        help="exact (default), or faiss: fast among millions, by an index kept beside the file; misses a few",
+    )
+    find.add_argument("--network", metavar="FILE.py:NAME", help=_NETWORK)
+    find.add_argument("--overwrite", action="store_true", help="replace the picture in --out")
+    _add_fields(find, Recipe, "", only=("accelerator", *_DATA))
 
     shrink = verbs.add_parser(
         "prepare",

@@ -84,6 +84,19 @@ def _compare(api: Any, given: dict[str, Any]) -> int:
     return _print(api.compare(*given.pop("runs"), **given))
 
 
+def _embed(api: Any, given: dict[str, Any]) -> int:
+    api.embed(given.pop("run"), given.pop("data"), **given)
+    return 0
+
+
+def _search(api: Any, given: dict[str, Any]) -> int:
+    from ownlatent.features.search import as_lines
+
+    queries = given.pop("queries")
+    found = api.search(given.pop("run"), queries, **given)
+    return _print(line for query, some in zip(queries, found, strict=True) for line in as_lines(query, some))
+
+
 def _prepare(api: Any, given: dict[str, Any]) -> int:
     api.prepare(given.pop("data"), given.pop("out"), **given)
     return 0
@@ -95,6 +108,11 @@ def _check(api: Any, given: dict[str, Any]) -> int:
 
 def _doctor(api: Any, given: dict[str, Any]) -> int:
     return _say(api.doctor())
+
+
+def _export(api: Any, given: dict[str, Any]) -> int:
+    done = api.export(given.pop("run"), **given)
+    return _print(["Load it with:", *(f"  {line}" for line in done.lines)])
 
 
 def _replay(api: Any, given: dict[str, Any]) -> int:
@@ -116,6 +134,9 @@ _VERBS: dict[str, Callable[[Any, dict[str, Any]], int]] = {
     "prepare": _prepare,
     "evaluate": _evaluate,
     "compare": _compare,
+    "export": _export,
+    "embed": _embed,
+    "search": _search,
     "replay": _replay,
     "layers": _layers,
     "demo": _demo,

@@ -87,7 +87,7 @@ _FILES = (
     "encoder.json",
     "encoder.safetensors",
 )
-_FOLDERS = ("checkpoints", "tensorboard", "failed-step")
+_FOLDERS = ("checkpoints", "tensorboard", "failed-step", "exported")
 
 
 def check_folder(folder: Path, data: str, overwrite: bool) -> None:

@@ -108,7 +108,7 @@ class OwnLatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         if outcome.stopped_by:
             signal.raise_signal(
                 signal.Signals[outcome.stopped_by]
-            )  # training ended in good order; now so does the rest
+            )  # training ended in good order, now so does the rest
         if outcome.health["word"] in STOPPING:
             warnings.warn("; ".join(map(str.strip, in_words(outcome.health))), ConvergenceWarning, stacklevel=2)
         self.image_shape_: tuple[int, ...] = images.shape[1:]

@@ -206,7 +206,7 @@ def examine(case: Case, scratch: Path) -> int:
     """
     torch.manual_seed(0)
     made = backbones.create(case.network, image_size=case.size, layer=case.layer, pool=case.pool, adapter=case.adapter)
-    net = made.net
+    net = made.net.to(memory_format=torch.channels_last)  # as the views are, which saves half of the time
     before, random_state = state_of(net), torch.get_rng_state()
     modes = [module.training for module in net.modules()]
     again = backbones.create(net, image_size=case.size, layer=case.layer, pool=case.pool, adapter=case.adapter)
@@ -221,7 +221,7 @@ def examine(case: Case, scratch: Path) -> int:
         **{"hidden": 32, "projection": 16, "tau": TAU, "views": "byol_small"},
     )
     assert learner.net is net
-    images = torch.randint(0, 256, (4, 3, case.size, case.size), dtype=torch.uint8)
+    images = torch.randint(0, 256, (2, 3, case.size, case.size), dtype=torch.uint8)
     optimizer = torch.optim.SGD([p for p in learner.parameters() if p.requires_grad], lr=1e-3)
     reached = _reached(case, net, images)
     method: Any = learner.method
@@ -280,10 +280,10 @@ def _survives(case: Case, made: backbones.Backbone, learner: Any, images: Tensor
     encoder = Encoder(made, case.size, learner.mean, learner.std).eval()
     save_encoder(encoder, scratch)
     fresh = None if case.make is None else backbones.own_network(case.make(), case.adapter)
-    loaded = load_encoder(scratch, fresh)
+    loaded = load_encoder(scratch, fresh).to(memory_format=torch.channels_last)  # as the other: sums in the same order
     with torch.no_grad():
         torch.manual_seed(1)
         first = encoder(images)
         torch.manual_seed(1)
         second = loaded(images)
-    assert first.shape == (4, made.num_features) and torch.equal(first, second), "saved and loaded differ"
+    assert first.shape == (2, made.num_features) and torch.equal(first, second), "saved and loaded differ"

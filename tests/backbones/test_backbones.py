@@ -245,3 +245,9 @@ def test_encoder_carries_its_normalisation_in_its_state():
     other.load_state_dict(first.state_dict())
     images = torch.rand(2, 1, 16, 16)
     assert torch.equal(first.eval()(images), other.eval()(images))
+
+
+def test_a_stem_whose_branches_must_fit_each_other_stays():
+    """MobileOne adds up three convolutions of the image: with one of them changed nothing fits."""
+    backbone = backbones.create("mobileone_s0", image_size=64)
+    assert backbone.changes == () and backbone.net.stem.conv_scale.conv.stride == (2, 2)

@@ -67,7 +67,10 @@ def test_nothing_heavy_is_loaded_before_there_is_work(code: str) -> None:
     assert done.stdout.splitlines()[-1] == "HEAVY []"
 
 
-@pytest.mark.parametrize("verb", ["pretrain", "demo", "preview", "prepare", "evaluate", "compare", "layers", "list"])
+@pytest.mark.parametrize(
+    "verb",
+    ["pretrain", "demo", "preview", "prepare", "evaluate", "compare", "layers", "export", "embed", "search", "list"],
+)
 def test_every_command_is_in_the_help(
     verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

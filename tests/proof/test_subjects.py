@@ -40,7 +40,7 @@ def test_untrained_is_drawn_from_the_seed_and_leaves_the_random_state_alone():
 
 def test_untrained_of_ones_own_module_needs_a_fresh_one():
     own = Encoder(backbones.create(torch.nn.Conv2d(3, 4, 3), channels=3, image_size=16), 16, (0.5,) * 3, (0.2,) * 3)
-    with pytest.raises(OwnlatentError, match="pass a fresh one"):
+    with pytest.raises(OwnlatentError, match="pass a fresh module"):
         untrained(own, 0)
     fresh = torch.nn.Conv2d(3, 4, 3)
     copy = untrained(own, 0, own_network(fresh)).backbone.net

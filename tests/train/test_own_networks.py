@@ -172,7 +172,7 @@ def test_layers_of_modules_that_give_several_tensors() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--backbone", "nets.py:Net", "--layer", "bodi"), "no layer 'bodi': the nearest is body"),
+        (("--backbone", "nets.py:Net", "--layer", "bodi"), "no layer 'bodi': the nearest are body"),
         (("--backbone", "nets.py:Nett"), "defines no 'Nett'"),
         (("--backbone", "nets.py:Net", "--layer", "body", "--compile", "on"), "leave out --compile"),
         (("--backbone", "nets.py:Net", "--backbone.depth", "2"), "takes no setting 'depth'"),

@@ -1,5 +1,7 @@
 """Backbones: any network that turns images (B, C, H, W) into features (B, D)."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -102,10 +104,15 @@ def create(
         net = own(channels, image_size, **keywords)
         tap, width = measure(net, find(net, layer, pool, own.adapter), channels, image_size)
         return Backbone(net, width, tap=tap, settings=keywords)
-    net = build(network, channels, image_size, pretrained, keywords)
+    # Not every stem can be changed: some have branches that must go on fitting each other, or another way to the image.
+    ways: list[Callable[..., list[str]]] = [fit_stem, partial(fit_stem, smaller=False), lambda *_: []]
+    for adapt in ways:
+        net = build(network, channels, image_size, pretrained, keywords)
+        changes = adapt(net, image_size, channels)
+        if not changes or _runs(net, channels, image_size):
+            break
     if library_of(network) == "hf":
         keywords = {"config": net.config.to_dict()}  # type: ignore[operator, union-attr]
-    changes = fit_stem(net, image_size, channels)
     if norm == "group":
         replaced = without_batchnorm(net)
         if not replaced:
@@ -138,6 +145,14 @@ def checked_settings(keywords: "Mapping[str, Any]") -> dict[str, Any]:
 def check_name(name: str) -> None:
     """Raise OwnlatentError, with the nearest names, if `create` knows no such network."""
     library_of(name)
+
+
+def _runs(net: nn.Module, channels: int, image_size: int) -> bool:
+    try:
+        measured(Tap(), net, channels, image_size)
+    except (*REFUSALS, OwnlatentError):
+        return False
+    return True
 
 
 def measure(net: nn.Module, tap: Tap, channels: int, image_size: int) -> tuple[Tap, int]:

@@ -8,15 +8,16 @@ SMALL_IMAGE = 64  # pixels: up to here the ImageNet stem would throw most of the
 _STEM_POOLS = ("maxpool", "features.pool0")  # torchvision's and timm's names for the pool after the stem
 
 
-def fit_stem(net: nn.Module, image_size: int, channels: int) -> list[str]:
+def fit_stem(net: nn.Module, image_size: int, channels: int, smaller: bool = True) -> list[str]:
     """Adapt the first convolution in place and say in words what was changed.
 
     At 64 px and below a strided first convolution becomes 3x3 with stride 1, and the max-pool of
     the stem goes (SimCLR, app. B.9). Patch embeddings are left as they are. Another
-    channel count than the convolution's gets a fresh one.
+    channel count than the convolution's gets a fresh one. smaller: without it only the channels are seen to.
     """
     changes = []
-    if image_size <= SMALL_IMAGE:
+    smaller = smaller and image_size <= SMALL_IMAGE
+    if smaller:
         for name in _STEM_POOLS:
             if _has(net, name):
                 net.set_submodule(name, nn.Identity())
@@ -25,7 +26,7 @@ def fit_stem(net: nn.Module, image_size: int, channels: int) -> list[str]:
     if found is None:
         return changes
     name, conv = found
-    small = image_size <= SMALL_IMAGE and max(conv.stride) > 1 and not _is_patch_embedding(conv)
+    small = smaller and max(conv.stride) > 1 and not _is_patch_embedding(conv)
     if small or conv.in_channels != channels:
         changes.append(f"{name}: {channels} input channels")
         if small:

@@ -17,6 +17,10 @@ _EXTRAS = {
     "pyarrow": ("parquet", "Parquet tables"),
     "datasets": ("huggingface", "data sets of Hugging Face"),
     "sklearn": ("sklearn", "the transformer for scikit-learn"),
+    "onnxruntime": ("onnx", "exports to ONNX"),
+    "transformers": ("transformers", "exports to Hugging Face"),
+    "h5py": ("hdf5", "features in HDF5 files"),
+    "faiss": ("faiss", "searches among millions of features"),
 }
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "PPM", "JPEG2000", "AVIF")
 

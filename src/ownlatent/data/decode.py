@@ -12,7 +12,18 @@ from ownlatent.data.formats import recognise
 from ownlatent.data.formats.picture import Format, Picture, Unreadable
 from ownlatent.errors import OwnlatentError
 
-__all__ = ["EXTENSIONS", "Format", "Unreadable", "decode", "fit_square", "format_of", "inspect", "resize", "size_of"]
+__all__ = [
+    "EXTENSIONS",
+    "Format",
+    "Unreadable",
+    "decode",
+    "fit_square",
+    "format_of",
+    "inspect",
+    "resize",
+    "shorter_side",
+    "size_of",
+]
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2", ".avif"}
 EXTENSIONS |= {".npy"}
@@ -114,10 +125,15 @@ def fit_square(image: Tensor, size: int) -> Tensor:
     height, width = image.shape[1:]
     if (height, width) == (size, size):
         return image
-    scale = (size if size <= 64 else round(size / 0.875)) / min(height, width)
+    scale = shorter_side(size) / min(height, width)
     image = resize(image, (max(size, round(height * scale)), max(size, round(width * scale))))
     top, left = (image.shape[1] - size) // 2, (image.shape[2] - size) // 2
     return image[:, top : top + size, left : left + size]
+
+
+def shorter_side(size: int) -> int:
+    """What `fit_square` makes an image's shorter side before it cuts out the centre, pixels."""
+    return size if size <= 64 else round(size / 0.875)
 
 
 def _open(data: bytes) -> Picture:

@@ -3,21 +3,16 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from ownlatent.data.decode import Format, Unreadable, fit_square
-from ownlatent.data.pixels import conform
-from ownlatent.data.resident import ahead
+from ownlatent.data.decode import Unreadable
+from ownlatent.data.reading import batches, check_any_read
 from ownlatent.data.source import EncodedSource, Source
 from ownlatent.errors import OwnlatentError
-from ownlatent.machine import cores
 from ownlatent.types import Sample
-
-_BATCH = 512
 
 
 class Labelled:
@@ -29,7 +24,7 @@ class Labelled:
 
     def __init__(self, source: Source):
         check_labelled(source)
-        self.source, self.name, self.classes = source, source.name, _distinct(source.classes or ())
+        self.source, self.name, self.classes = source, source.name, distinct(source.classes or ())
         self.skipped: dict[str, str] = {}
 
     @cached_property
@@ -55,31 +50,13 @@ class Labelled:
 
         Raises OwnlatentError if no image can be read, or if they have other channels that are neither gray nor colour.
         """
-
-        def fetch(index: int) -> Sample | str:
-            try:
-                sample = self.source[index]
-            except Unreadable as error:
-                return str(error)
-            return sample._replace(image=with_channels(fit_square(sample.image, size), channels, self.name))
-
-        waiting: list[tuple[Tensor, int | None, int]] = []
         found = 0
-        with ThreadPoolExecutor(cores()) as pool:
-            for index, sample in enumerate(ahead(pool, fetch, len(self.source))):
-                if isinstance(sample, str):
-                    self.skipped[self.source.title(index)] = sample
-                    continue
-                found += 1
-                waiting.append((sample.image, sample.label, index))
-                if len(waiting) == _BATCH:
-                    yield _stack(waiting)
-                    waiting = []
-        if waiting:
-            yield _stack(waiting)
-        if not found:
-            reason = next(iter(self.skipped.values()))
-            raise OwnlatentError(f"none of the {len(self.source)} images of {self.name} can be read: {reason}")
+        for batch in batches(self.source, channels, size):
+            self.skipped |= {name: reason for _, name, reason in batch.skipped}
+            if batch.images is not None:
+                found += len(batch.places)
+                yield batch.images, torch.tensor(batch.labels), torch.tensor(batch.places)
+        check_any_read(found, self.source, next(iter(self.skipped.values()), ""))
 
 
 def part_of(source: Source, rows: Sequence[int]) -> Source:
@@ -126,7 +103,7 @@ def check_labelled(source: Source) -> None:
         raise OwnlatentError(f"{source.name} has no labels: give one that has, such as a folder with class subfolders")
 
 
-def _distinct(names: Sequence[str]) -> list[str]:
+def distinct(names: Sequence[str]) -> list[str]:
     """The names, numbered from their second time on: ImageNet has two cranes."""
     times: Counter[str] = Counter()
     found = []
@@ -140,19 +117,3 @@ def in_classes_of(names: Sequence[str], labels: Tensor, of: Sequence[str]) -> Te
     """Labels (N,) that number `names`, as they number `of`; -1 for a class that is not among `of`."""
     numbers = {name: number for number, name in enumerate(of)}
     return torch.tensor([numbers.get(name, -1) for name in names])[labels]
-
-
-def _stack(waiting: Sequence[tuple[Tensor, int | None, int]]) -> tuple[Tensor, Tensor, Tensor]:
-    images, labels, places = zip(*waiting, strict=True)
-    return torch.stack(images), torch.tensor(labels), torch.tensor(places)
-
-
-def with_channels(image: Tensor, channels: int, name: str) -> Tensor:
-    """The image (C, H, W) with the channels wanted. Raises OwnlatentError if that is no change from gray to colour."""
-    try:
-        return conform(image, Format(channels, 8 * image.element_size()))
-    except Unreadable:
-        raise OwnlatentError(
-            f"the images of {name} have {image.shape[0]} channels and the encoder takes {channels}: give images of one "
-            "kind"
-        ) from None

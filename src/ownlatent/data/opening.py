@@ -15,8 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from ownlatent.data.decode import EXTENSIONS, fit_square
-from ownlatent.data.labelled import check_labelled, with_channels
+from ownlatent.data.labelled import check_labelled
 from ownlatent.data.patterns import expand, split
+from ownlatent.data.reading import with_channels
 from ownlatent.data.resident import Resident, load_resident
 from ownlatent.data.source import Source
 from ownlatent.data.sources.arrays import Arrays, open_arrays

@@ -44,6 +44,9 @@ class Resident:
     def title(self, index: int) -> str:
         return f"{self.name}[{index}]"
 
+    def stack(self, first: int, stop: int) -> tuple[Tensor, list[int] | None]:
+        return self.images[first:stop], None if self.labels is None else self.labels[first:stop].tolist()
+
 
 def load_resident(
     source: Source,
@@ -86,10 +89,13 @@ def load_resident(
     return Resident(images[: len(labels)], known, source.classes, skipped, source.name)
 
 
-def ahead(pool: Executor, work: Callable[[int], Result], count: int) -> Iterator[Result]:
-    """work(0), work(1), ... in order, a few of them done in advance: a million results must not pile up in memory."""
+def ahead(pool: Executor, work: Callable[[int], Result], count: int, most: int | None = None) -> Iterator[Result]:
+    """work(0), work(1), ... in order, a few of them done in advance: a million results must not pile up in memory.
+
+    most: how many are done in advance, four for each processor unless given.
+    """
     indices = iter(range(count))
-    waiting = deque(pool.submit(work, index) for index in islice(indices, 4 * cores()))
+    waiting = deque(pool.submit(work, index) for index in islice(indices, most or 4 * cores()))
     while waiting:
         yield waiting.popleft().result()
         waiting.extend(pool.submit(work, index) for index in islice(indices, 1))

@@ -2,7 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
 
 from ownlatent.data.decode import Format, decode
 from ownlatent.types import Sample
@@ -30,6 +32,17 @@ class Source(Protocol):
 
     def title(self, index: int) -> str:
         """What a person would call image `index`, without decoding it."""
+
+
+@runtime_checkable
+class Stacked(Protocol):
+    """A source that holds its images side by side in memory, where many cost no more than one."""
+
+    def stack(self, first: int, stop: int) -> tuple[Tensor, Sequence[int] | None] | None:
+        """Images `first` to `stop` (n, C, H, W) as `source[i]` gives each, with their labels; None if it has not these.
+
+        They may be the source's own memory: not to be written to.
+        """
 
 
 class EncodedSource(ABC):

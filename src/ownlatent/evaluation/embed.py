@@ -1,6 +1,6 @@
 """Images to features, in evaluation mode, in batches."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 
 import torch
@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from ownlatent.backbones.mode import evaluating
 
+Network = nn.Module | Callable[[Tensor], Tensor]
 
-@torch.no_grad()
+
 def embed(
-    encoder: nn.Module | Callable[[Tensor], Tensor],
+    encoder: Network,
     images: Tensor | Iterable[Tensor],
     batch_size: int = 512,
     device: torch.device | str = "cpu",
@@ -22,9 +23,30 @@ def embed(
     A module is put into evaluation mode for the time and then back. dtype bfloat16 runs it under
     autocast. The module must already be on `device`.
     """
-    device = torch.device(device)
-    mode = evaluating(encoder) if isinstance(encoder, nn.Module) else nullcontext()
     batches = images.split(batch_size) if isinstance(images, Tensor) else images
-    with mode, torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
-        parts = [encoder(batch.to(device, non_blocking=True)).float().cpu() for batch in batches]
-    return torch.cat(parts)
+    return torch.cat(list(embedded(encoder, batches, device, dtype)))
+
+
+def embedded(
+    encoder: Network,
+    batches: Iterable[Tensor],
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Iterator[Tensor]:
+    """Features (B, D) of one batch after the other, as `embed` gives them, which are nowhere held together."""
+    device = torch.device(device)
+    before: Tensor | None = None
+
+    @torch.no_grad()
+    def forward(batch: Tensor) -> Tensor:
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+            return encoder(batch.to(device, non_blocking=True)).float()
+
+    with evaluating(encoder) if isinstance(encoder, nn.Module) else nullcontext():
+        for batch in batches:
+            features = forward(batch)
+            if before is not None:
+                yield before.cpu()  # a GPU is at the next ones by now
+            before = features
+        if before is not None:
+            yield before.cpu()

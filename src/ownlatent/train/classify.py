@@ -14,7 +14,8 @@ from ownlatent.augment.views import MultiView
 from ownlatent.backbones.encoder import Encoder
 from ownlatent.backbones.stem import SMALL_IMAGE
 from ownlatent.data.decode import Format
-from ownlatent.data.labelled import Labelled, part_of, with_channels
+from ownlatent.data.labelled import Labelled, part_of
+from ownlatent.data.reading import with_channels
 from ownlatent.data.resident import MixedSizes, Resident, load_resident
 from ownlatent.data.source import EncodedSource, Source
 from ownlatent.diagnostics.verdict import DIVERGING

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ownlatent.data.labels import number_labels, read_classes
@@ -57,6 +58,14 @@ class Arrays:
 
     def title(self, index: int) -> str:
         return f"{self.name}[{range(len(self))[index]}]"
+
+    def stack(self, first: int, stop: int) -> tuple[Tensor, list[int] | None] | None:
+        if self._array.dtype not in (np.uint8, np.uint16):
+            return None  # each image is looked at by itself
+        images = self._array[first:stop]
+        images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2) if self._axis == 2 else images
+        labels = None if self._labels is None else self._labels[first:stop].tolist()
+        return torch.from_numpy(np.array(images, order="C")), labels
 
     def _image(self, index: int) -> Tensor:
         image = self._array[range(len(self))[index]]

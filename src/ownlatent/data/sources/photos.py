@@ -49,6 +49,9 @@ class Photos:
     def title(self, index: int) -> str:
         return f"{PHOTOGRAPHS[self._label(index)]}-{index:05d}"
 
+    def stack(self, first: int, stop: int) -> tuple[torch.Tensor, list[int]]:
+        return self._patches[first:stop].unsqueeze(1), [self._label(index) for index in range(first, stop)]
+
     def _label(self, index: int) -> int:
         return index // PER_PHOTOGRAPH[self.name.removeprefix("photos:")]
 

@@ -1,0 +1,87 @@
+"""One file with network, weights and normalisation, images as floats in [0, 1] in, features out, for ONNX runtimes."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ownlatent.backbones.encoder import Encoder
+from ownlatent.errors import OwnlatentError
+from ownlatent.export.formats import Written
+from ownlatent.export.formats._photographs import photographs
+from ownlatent.export.formats._refusal import refusal
+from ownlatent.export.formats._sizes import agrees, any_size_fact, other_sizes
+from ownlatent.export.preprocessing import as_text, preprocessing
+
+LIBRARY = "onnxruntime"
+TOLERANCE = 1e-4
+
+
+def write(encoder: Encoder, folder: Path) -> Written:
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript
+    except ImportError as error:
+        raise OwnlatentError(f"the format onnx needs {error.name}: pip install 'ownlatent[onnx]'") from None
+
+    path, side, sizes = folder / "model.onnx", encoder.image_size, other_sizes(encoder)
+    for any_size in (True, False) if sizes else (False,):
+        try:
+            program = _recorded(encoder, any_size)
+        except Exception as error:  # torch's exporter raises many kinds
+            if any_size:
+                continue
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            raise refusal(encoder, "onnx", f"torch cannot write it ({reason})") from error
+        program.model.metadata_props.update(as_text(preprocessing(encoder)))
+        program.save(path, external_data=False)
+        if not any_size or all(agrees(_run(path), images, encoder, TOLERANCE) for images in sizes):
+            break
+    if not agrees(_run(path), photographs(len(encoder.mean), side, side, 3), encoder, TOLERANCE):
+        raise refusal(encoder, "onnx", "ONNX Runtime gives other features for another number of images")
+    versions = f"Written by torch {torch.__version__}, onnx {onnx.__version__} and onnxscript {onnxscript.__version__}"
+    return Written(
+        (
+            "import onnxruntime",
+            'session = onnxruntime.InferenceSession("FOLDER/model.onnx")',
+            'features = session.run(None, {"images": images})[0]  # images: float32 array in [0, 1], (B, C, H, W)',
+        ),
+        (
+            "It normalises by itself.",
+            any_size_fact(any_size, side),
+            f"{versions}; tried with ONNX Runtime {onnxruntime.__version__}.",
+        ),
+        arrays=True,
+    )
+
+
+def _recorded(encoder: Encoder, any_size: bool) -> Any:
+    """torch's ONNX program for any number of images, and for any size of them if so wanted."""
+    side = encoder.image_size
+    dynamic = {0: "batch", 2: "height", 3: "width"} if any_size else {0: "batch"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.onnx.export(
+            encoder,
+            (photographs(len(encoder.mean), side, side, 2),),
+            input_names=["images"],
+            output_names=["features"],
+            dynamic_shapes=(dynamic,),
+            dynamo=True,
+            verbose=False,
+        )
+
+
+def _run(path: Path) -> Any:
+    """The file as a function of images, by ONNX Runtime."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def features(images: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {"images": images.contiguous().numpy()})[0])
+
+    return features

@@ -1,0 +1,1 @@
+"""Features in files: written as a stream that can be gone on with, read back, and searched."""
