@@ -38,7 +38,7 @@ for part, count in {} if arguments.download else {"train": 6000, "t10k": 1000}.i
         extract_archive(str(folder / path))
 train, test = (FashionMNIST(root, train=part, download=arguments.download) for part in (True, False))
 net = resnet18()
-net.conv1, net.maxpool = torch.nn.Conv2d(1, 64, 3, 2, 1, bias=False), torch.nn.Identity()  # for few and gray pixels
+net.conv1 = torch.nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)  # for gray images
 learner = BYOL(net, layer="avgpool", image_size=28, channels=1, hidden=512, projection=3, steps=arguments.steps)
 optimizer = torch.optim.Adam(learner.parameters(), lr=3e-4)
 for step in range(arguments.steps):

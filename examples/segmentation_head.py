@@ -51,9 +51,9 @@ def mean_iou(net: nn.Module) -> float:
 
 
 torch.manual_seed(1)
-images, name = drawn(2000)[0], "torchvision:resnet18"
-run = pretrain(images, minutes=arguments.minutes, backbone=name, out="runs/fcn", overwrite=True)
+network = {"backbone": "torchvision:resnet18", "image_size": SIDE, "batch_size": 64}
+run = pretrain(drawn(2000)[0], minutes=arguments.minutes, out="runs/fcn", overwrite=True, **network)
 (few, masks), (others, true) = drawn(64), drawn(256)
 few, others = ((images / 255 - run.encoder.mean) / run.encoder.std for images in (few, others))
 print(f"pre-trained   mean IoU {mean_iou(run.encoder.backbone.net):.3f}")
-print(f"from scratch  mean IoU {mean_iou(backbones.create(name, image_size=SIDE).net):.3f}")
+print(f"from scratch  mean IoU {mean_iou(backbones.create('torchvision:resnet18', image_size=SIDE).net):.3f}")

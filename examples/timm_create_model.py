@@ -19,8 +19,8 @@ from ownlatent import pretrain
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--minutes", type=float, default=1.0)
 folder = Path("runs/timm")
-minutes = parser.parse_args().minutes
-run = pretrain("photos:train", minutes=minutes, backbone="timm:resnet18", out=folder, overwrite=True)
+network = {"backbone": "timm:resnet18", "batch_size": 64}
+run = pretrain("photos:train", minutes=parser.parse_args().minutes, out=folder, overwrite=True, **network)
 
 # From here on without ownlatent. The weights have timm's names; encoder.json says how the images are normalised, and
 # what of the network was changed for them.

@@ -133,10 +133,10 @@ def test_other_numbers_are_read_by_the_range_of_the_training_images(gray: np.nda
 def test_a_pipeline_classifies_by_features_that_saw_no_labels(tmp_path: Path) -> None:
     patches = Photos("train")
     classes = [PHOTOGRAPHS.index(name) for name in ("grass", "coffee", "page")]
-    rows = [index for index in range(len(patches)) if patches[index].label in classes][::6]
+    rows = [index for index in range(len(patches)) if patches[index].label in classes][::9]
     images = np.stack([patches[index].image.numpy() for index in rows])
     labels = np.array([patches[index].label for index in rows])
-    learnt = small(method="vicreg", epochs=2, image_size=32, settings=None).fit(images)
+    learnt = small(method="vicreg", image_size=32).fit(images)
     model = make_pipeline(FrozenEstimator(learnt), LogisticRegression(max_iter=2000))
     assert cross_val_score(model, images, labels, cv=3).mean() > 0.6
     model.fit(images, labels)
@@ -169,6 +169,12 @@ def test_a_module_of_the_users_own_stays_as_it_is(gray: np.ndarray) -> None:
     assert features.shape == (COUNT, 8) and transformer.get_params()["backbone"] is net
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
     np.testing.assert_array_equal(clone(transformer).fit_transform(gray), features)
+
+
+def test_features_may_come_from_an_inner_layer(gray: np.ndarray) -> None:
+    learnt = small(layer=-5).fit(gray)  # of the blocks, the last but two
+    assert learnt.encoder_.backbone.layer == "4"
+    assert learnt.transform(gray).shape == (COUNT, 32) == (COUNT, len(learnt.get_feature_names_out()))
 
 
 def test_the_seed_decides(gray: np.ndarray, fitted: OwnLatentTransformer) -> None:

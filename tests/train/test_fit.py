@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import pickle
 import signal
 import subprocess
 import sys
@@ -82,6 +83,8 @@ def test_a_run_folder_says_everything(image_folder: Path, class_folder: Path, tm
     features = run.encoder(images)
     assert features.shape == (5, 128)
     torch.testing.assert_close(load_encoder(run.folder)(images), features)
+    torch.testing.assert_close(pickle.loads(pickle.dumps(run.encoder))(images), features)  # nobody listens any more
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_the_stored_recipe_repeats_the_run(image_folder: Path, tmp_path: Path):
