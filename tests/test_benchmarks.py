@@ -16,6 +16,10 @@ SLOW = ("_w64", "_224")  # networks that a quick run leaves out
 NOT_KEPT = ("cifar10_gpu", "cost", "reliability")  # a GPU, an hour of a quiet machine
 CIFAR10 = ("cifar10", "probe", "low_shot", "finetune")  # figures of that data set
 FIGURES = {
+    "anywhere": {
+        *("architectures_tried", "architectures_working", "export_formats", "export_max_abs_error"),
+        "embed_images_per_second_over_bare",
+    },
     "ablations": {"ablations", "byol_gain_points"},
     "cifar10_gpu": {f"cifar10_{name}" for name in ("minutes", "images_per_second", "knn", "linear")},
     "cost": {

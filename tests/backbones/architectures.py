@@ -145,18 +145,124 @@ def _exposed(net: nn.Module, x: Tensor) -> Any:
     return net({"image": x, "exposure": x.new_ones(len(x), 1)})
 
 
-TIMM: list[Case] = []
+TIMM = [
+    Case(f"timm:{name}", size=32)
+    for name in (
+        "coat_tiny",
+        "convit_tiny",
+        "convnext_atto_rms",
+        "cpubone_nano",
+        "cs3darknet_focus_s",
+        "cspnext_tiny",
+        "deit_tiny_patch16_224",
+        "dpn48b",
+        "edgenext_xx_small",
+        "efficientformerv2_s0",
+        "efficientvit_b0",
+        "ese_vovnet19b_slim_dw",
+        "fasternet_t0",
+        "ghostnet_050",
+        "gmlp_ti16_224",
+        "hardcorenas_b",
+        "hgnetv2_b0",
+        "iformer_t",
+        "inception_next_atto",
+        "lcnetv2_small",
+        "levit_128",
+        "lowformer_b0",
+        "mambaout_femto",
+        "mobilenetv3_small_050",
+        "mobilevit_xxs",
+        "nest_tiny",
+        "nf_regnet_b0",
+        "pit_ti_224",
+        "pvt_v2_b0",
+        "regnetx_004_tv",
+        "repghostnet_050",
+        "rexnet_100",
+        "shvit_s1",
+        "starnet_s050",
+        "swiftformer_xs",
+        "tinynet_e",
+        "visformer_tiny",
+        "vit_tiny_patch16_224",
+        "vit_tiny_patch16_dinov3_qkvb",
+        "vit_tiny_r_s16_p8_224",
+        "xcit_nano_12_p8_224",
+    )
+]
+# One of every further family of timm that has a network with less than 30 M parameters, but for fastvit: its stem
+# convolves the image with one pixel and a stride of 2, of which torch 2.15 damages its memory on processors with AVX2.
+SLOW = [
+    *(
+        Case(f"timm:{name}", size=size)
+        for name, size in (
+            ("crossvit_tiny_240", 240),
+            ("csatv2", 64),
+            ("eca_botnext26ts_256", 96),
+            ("efficientformer_l1", 224),
+            ("efficientvim_m1", 64),
+            ("efficientvit_m0", 224),
+            ("gernet_s", 64),
+            ("inception_v3", 64),
+            ("tresnet_m", 64),
+        )
+    ),
+    *(
+        Case(f"timm:{name}", size=32)
+        for name in (
+            "cait_xxs24_224",
+            "coatnet_nano_cc_224",
+            "convmixer_768_32",
+            "davit_tiny",
+            "densenet121",
+            "dla34",
+            "focalnet_tiny_srf",
+            "gcvit_xxtiny",
+            "hiera_tiny_224",
+            "hrnet_w18_small",
+            "legacy_seresnet18",
+            "legacy_xception",
+            "mvitv2_tiny",
+            "poolformer_s12",
+            "rdnet_tiny",
+            "repvit_m1",
+            "res2net50_26w_4s",
+            "resnest26d",
+            "resnet18",
+            "resnetv2_18",
+            "sam2_hiera_tiny",
+            "selecsls42",
+            "sequencer2d_s",
+            "skresnet18",
+            "swin_tiny_patch4_window7_224",
+            "swinv2_cr_tiny_224",
+            "swinv2_tiny_window8_256",
+            "tiny_vit_5m_224",
+            "tnt_s_legacy_patch16_224",
+            "twins_svt_small",
+            "vit_srelpos_small_patch16_224",
+            "vitamin_small_224",
+            "volo_d1_224",
+            "xception41p",
+        )
+    ),
+    *(
+        Case(f"torchvision:{name}")
+        for name in ("resnet18", "densenet121", "googlenet", "convnext_tiny", "swin_t", "swin_v2_t")
+    ),
+    Case("fcn_resnet50", _segmentation("fcn_resnet50"), "backbone.layer2"),
+]
 TORCHVISION = [
     Case(f"torchvision:{name}")
     for name in (
-        *("resnet18", "mobilenet_v2", "mobilenet_v3_small", "shufflenet_v2_x0_5", "squeezenet1_1", "mnasnet0_5"),
-        *("efficientnet_b0", "regnet_y_400mf", "densenet121", "googlenet", "convnext_tiny", "swin_t", "swin_v2_t"),
+        *("mobilenet_v2", "mobilenet_v3_small", "shufflenet_v2_x0_5", "squeezenet1_1", "mnasnet0_5"),
+        *("efficientnet_b0", "regnet_y_400mf"),
     )
 ]
 SEGMENTATION = [
     Case("lraspp_mobilenet_v3_large", _segmentation("lraspp_mobilenet_v3_large"), "backbone[high]"),
     Case("deeplabv3_mobilenet_v3_large", _segmentation("deeplabv3_mobilenet_v3_large"), "backbone"),
-    Case("fcn_resnet50", _segmentation("fcn_resnet50"), "backbone.layer2"),
     Case("fasterrcnn_mobilenet_v3_large_320_fpn", _detection, "[0]"),
 ]
 HUGGING_FACE = [

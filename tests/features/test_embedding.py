@@ -16,7 +16,7 @@ from tables import whole
 from torch import nn
 
 import ownlatent
-from ownlatent import OwnlatentError, cli, load_encoder
+from ownlatent import OwnlatentError, Run, cli, load_encoder
 from ownlatent.backbones.encoder import Encoder
 from ownlatent.data.opening import open_source
 from ownlatent.data.reading import batches
@@ -27,6 +27,7 @@ from ownlatent.evaluation.layer import LayerOf
 from ownlatent.features import embedding
 from ownlatent.features.formats import endings, read
 from ownlatent.features.partial import Partial
+from ownlatent.train.recipe import Recipe
 
 NEEDS = {".parquet": "pyarrow", ".h5": "h5py"}
 CPU = {"accelerator": "cpu"}
@@ -115,6 +116,14 @@ def test_arrays_encoders_and_modules_of_ones_own(tmp_path: Path, colour: Path):
     assert read(path).about["data"] is None and whole(read(path)).paths[7] == "array[7]"
     own = ownlatent.embed(colour, images, out=tmp_path / "own.npz", network=encoder.backbone.net, **CPU)
     np.testing.assert_allclose(features_of(own), features_of(path), atol=1e-5)
+
+
+def test_a_run_can_be_given(tmp_path: Path, gray: Path, photos: Path):
+    shutil.copytree(gray, tmp_path / "run")
+    Recipe().save(tmp_path / "run" / "recipe.json")
+    plain = ownlatent.embed(gray, photos, out=tmp_path / "plain.npz", **CPU)
+    path = ownlatent.embed(Run(tmp_path / "run"), photos, out=tmp_path / "f.npz", **CPU)
+    assert path.read_bytes() == plain.read_bytes()
 
 
 def test_unreadable_images_are_skipped_counted_and_named(

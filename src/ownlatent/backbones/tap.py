@@ -175,6 +175,7 @@ def part_of(output: Any, key: str | int | None) -> Tensor:
         return output
     if isinstance(output, Mapping):
         parts: dict[str | int, Any] = {name: value for name, value in output.items() if isinstance(value, Tensor)}
+        key = str(key) if isinstance(key, int) and key not in parts else key
     elif isinstance(output, (tuple, list)):
         parts = {number: value for number, value in enumerate(output) if isinstance(value, Tensor)}
         key = len(output) + key if isinstance(key, int) and key < 0 else key

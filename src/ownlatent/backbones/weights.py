@@ -1,5 +1,6 @@
 """Weights from files of several kinds, without running code from any of them."""
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,8 +99,20 @@ def load_weights(net: nn.Module, tensors: Mapping[str, Tensor], source: str | Pa
         raise OwnlatentError(
             f"no tensor of {source} fits this network ({match}): give the --backbone that the file was written for"
         )
-    net.load_state_dict({name: tensors[name] for name in loaded}, strict=False)
+    put(net, {name: tensors[name] for name in loaded})
     return match
+
+
+def put(net: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
+    """Load tensors by name; the names that are missing, but for those that share memory with a loaded one, and the
+    names that the network does not have. Raises RuntimeError for a tensor of another shape.
+    """
+    own = net.state_dict()
+    given = OrderedDict(tensors)
+    given._metadata = own._metadata  # type: ignore[attr-defined]  # versions, without which some networks refuse
+    missing, unexpected = net.load_state_dict(given, strict=False)
+    places = {(own[name].data_ptr(), own[name].shape) for name in given if name in own}
+    return [name for name in missing if (own[name].data_ptr(), own[name].shape) not in places], unexpected
 
 
 def _prefix(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:

@@ -7,13 +7,15 @@ import re
 import shutil
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
-from torch import nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from ownlatent import backbones
 from ownlatent.backbones import OwnNetwork
 from ownlatent.backbones.encoder import Encoder
+from ownlatent.backbones.weights import put
 from ownlatent.errors import OwnlatentError
 from ownlatent.files import write_json
 
@@ -48,13 +50,22 @@ def save_encoder(encoder: Encoder, folder: Path) -> None:
     weights = folder / "encoder.safetensors"
     beside = weights.with_name(weights.name + ".tmp")
     try:
-        save_model(encoder.backbone.net, str(beside))
+        save_file(_each_once(encoder.backbone.net), str(beside))
         shutil.copymode(folder / "encoder.json", beside)  # safetensors lets nobody else read its files
         os.replace(beside, weights)
     except SafetensorError as error:
         raise _as_os_error(error, weights) from error
     finally:
         beside.unlink(missing_ok=True)  # what was written in vain
+
+
+def _each_once(net: nn.Module) -> dict[str, Tensor]:
+    """Tensors by name in the usual order of memory; of several names for one the first."""
+    found: dict[tuple[int, torch.Size], tuple[str, Tensor]] = {}
+    for number, (name, value) in enumerate(net.state_dict().items()):
+        place = value.data_ptr() or -number  # those without content share nothing
+        found.setdefault((place, value.shape), (name, value.contiguous()))
+    return dict(found.values())
 
 
 def _as_os_error(error: SafetensorError, path: Path) -> OSError:
@@ -113,7 +124,9 @@ def load_encoder(folder: str | Path, network: str | nn.Module | OwnNetwork | Non
         **backbones.checked_settings(keywords if own is None else settings if own.settings else {}),
     )
     try:
-        load_model(backbone.net, str(weights))
+        missing, unexpected = put(backbone.net, load_file(str(weights)))
+        if missing or unexpected:
+            raise RuntimeError(f"it lacks {missing[0]}" if missing else f"nothing there is called {unexpected[0]}")
     except (SafetensorError, RuntimeError) as error:
         raise OwnlatentError(
             f"{weights} does not fit {description} or is broken: {str(error).splitlines()[0]}"

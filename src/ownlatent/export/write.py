@@ -55,11 +55,10 @@ def export(
     that there is not or that is not for this network, and where `out` cannot be written or would be lost.
     """
     chosen = formats.load(format)
-    beside = out.with_name(out.name + ".tmp")
+    beside = out.with_name(f".{out.name}-{os.getpid()}")  # nobody else's, so that it can be removed
     missing = [folder for folder in out.parents if not folder.exists()]
     try:
         check_place(out, overwrite)
-        shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
         with torch.random.fork_rng(devices=[]), torch.no_grad(), _silence():
             still = deepcopy(encoder).cpu().eval()
@@ -145,8 +144,7 @@ def _move(beside: Path, out: Path) -> None:
     for path in beside.rglob("*"):
         if path.is_file():
             _flush(path)
-    former = out.with_name(out.name + ".former")
-    shutil.rmtree(former, ignore_errors=True)
+    former = beside.with_name(beside.name + "-former")
     if out.exists():
         os.replace(out, former)
     try:

@@ -28,13 +28,14 @@ def draw_neighbours(rows: Sequence[Sequence[Shown]], path: Path) -> None:
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
     axis = figure.add_axes((0, 0, 1, 1))
     for y, row in enumerate(rows):
-        for x, (image, *captions) in enumerate(row):
+        for x, (image, above, name) in enumerate(row):
             left, top = _GAP + x * across + (_GAP if x else 0), _GAP + y * down
             tile = _tile(image)
             sheet.paste(tile, (left + (_TILE - tile.width) // 2, top + (_TILE - tile.height) // 2))
-            text = "\n".join(map(_short, captions))
             colour = "black" if x else "#0072B2"
-            axis.text(left, top + _TILE + 3, text, fontsize=6, va="top", color=colour, parse_math=False)
+            axis.text(
+                left, top + _TILE + 3, _caption(above, name), fontsize=6, va="top", color=colour, parse_math=False
+            )
     axis.imshow(sheet, interpolation="nearest")
     axis.set_axis_off()
     with warnings.catch_warnings():
@@ -48,9 +49,11 @@ def as_picture(image: np.ndarray, full_scale: float) -> np.ndarray:
     return shown[:, :, :3] if shown.shape[2] >= 3 else shown[:, :, 0]
 
 
-def _short(text: str) -> str:
-    """The end of a name tells more than its beginning."""
-    return text if len(text) <= _LETTERS else "…" + text[1 - _LETTERS :]
+def _caption(above: str, name: str) -> str:
+    """Two lines that fit below a tile. The end of a name tells more than its beginning."""
+    if len(above) > _LETTERS:
+        above = above[: _LETTERS - 1] + "…"
+    return above + "\n" + (name if len(name) <= _LETTERS else "…" + name[1 - _LETTERS :])
 
 
 def _tile(image: np.ndarray) -> Image.Image:

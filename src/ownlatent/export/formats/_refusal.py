@@ -3,14 +3,15 @@
 from ownlatent.backbones.encoder import Encoder
 from ownlatent.errors import OwnlatentError
 
-_FOR_ALL = "safetensors, torchscript or onnx"
+_FOR_ALL = ("safetensors", "torchscript", "onnx")
 
 
 def refusal(encoder: Encoder, format: str, why: str) -> OwnlatentError:
     """The error to raise. why: goes on after "because"."""
     spec = encoder.backbone.spec
     name = "a module of your own" if spec is None else f"the network {spec['name']}"
-    return OwnlatentError(f"{name} cannot be exported as {format}, because {why}: export it as {_FOR_ALL}")
+    others = " or ".join(", ".join(other for other in _FOR_ALL if other != format).rsplit(", ", 1))
+    return OwnlatentError(f"{name} cannot be exported as {format}, because {why}: export it as {others}")
 
 
 def check_named(encoder: Encoder, format: str, library: str) -> str:

@@ -28,9 +28,11 @@ def write(encoder: Encoder, folder: Path) -> Written:
         raise OwnlatentError(f"the format onnx needs {error.name}: pip install 'ownlatent[onnx]'") from None
 
     path, side, sizes = folder / "model.onnx", encoder.image_size, other_sizes(encoder)
+    usual = photographs(len(encoder.mean), side, side, 3)
     for any_size in (True, False) if sizes else (False,):
         try:
-            program = _recorded(encoder, any_size)
+            # A map of one place alone would be taken to be always so: images of another size are larger, if possible.
+            program = _recorded(encoder, sizes[0] if any_size else usual[:2], any_size)
         except Exception as error:  # torch's exporter raises many kinds
             if any_size:
                 continue
@@ -38,9 +40,9 @@ def write(encoder: Encoder, folder: Path) -> Written:
             raise refusal(encoder, "onnx", f"torch cannot write it ({reason})") from error
         program.model.metadata_props.update(as_text(preprocessing(encoder)))
         program.save(path, external_data=False)
-        if not any_size or all(agrees(_run(path), images, encoder, TOLERANCE) for images in sizes):
+        if all(agrees(_run(path), images, encoder, TOLERANCE) for images in (usual, *(sizes if any_size else ()))):
             break
-    if not agrees(_run(path), photographs(len(encoder.mean), side, side, 3), encoder, TOLERANCE):
+    else:
         raise refusal(encoder, "onnx", "ONNX Runtime gives other features for another number of images")
     versions = f"Written by torch {torch.__version__}, onnx {onnx.__version__} and onnxscript {onnxscript.__version__}"
     return Written(
@@ -58,15 +60,14 @@ def write(encoder: Encoder, folder: Path) -> Written:
     )
 
 
-def _recorded(encoder: Encoder, any_size: bool) -> Any:
+def _recorded(encoder: Encoder, images: Tensor, any_size: bool) -> Any:
     """torch's ONNX program for any number of images, and for any size of them if so wanted."""
-    side = encoder.image_size
     dynamic = {0: "batch", 2: "height", 3: "width"} if any_size else {0: "batch"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch.onnx.export(
             encoder,
-            (photographs(len(encoder.mean), side, side, 2),),
+            (images,),
             input_names=["images"],
             output_names=["features"],
             dynamic_shapes=(dynamic,),
@@ -79,7 +80,9 @@ def _run(path: Path) -> Any:
     """The file as a function of images, by ONNX Runtime."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def features(images: Tensor) -> Tensor:
         return torch.from_numpy(session.run(None, {"images": images.contiguous().numpy()})[0])
