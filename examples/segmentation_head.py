@@ -2,7 +2,8 @@
 
     python examples/segmentation_head.py
 
-draws discs and squares, pre-trains on 2000 such images without their masks, then trains both on the masks of 64.
+draws discs and squares, pre-trains on 2000 such images without their masks, then trains both on the masks of 64. Prints
+the mean IoU of ground, discs and squares on 256 others.
 """
 
 import argparse
