@@ -11,8 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-sys.modules["ownlatent"] = None  # type: ignore[assignment]  # importing it fails
-
 
 def load(job: dict) -> None:
     images = np.load(job["images"])
@@ -24,5 +22,6 @@ def load(job: dict) -> None:
 
 
 if __name__ == "__main__":
+    sys.modules["ownlatent"] = None  # type: ignore[assignment]  # importing it fails
     for job in json.loads(Path(sys.argv[1]).read_text()):
         load(job)
