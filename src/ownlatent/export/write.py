@@ -103,7 +103,9 @@ def told(library: str, written: Written, found: float) -> str:
     """What the comparison gave, in a few words."""
     if not written.gives_features:
         return f"read back by {library}: the same tensors"
-    return f"loaded back by {library}: features of photographs differ by {found:.1g} of the largest at most"
+    if not found:
+        return f"loaded back by {library}: features of photographs are the same to the bit"
+    return f"loaded back by {library}: features of photographs differ by at most {found:.1g} of the largest"
 
 
 def _compared(written: Written, encoder: Encoder, chosen: ModuleType, folder: Path) -> float:
