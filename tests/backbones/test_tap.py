@@ -106,6 +106,8 @@ def test_a_part_of_a_dictionary_or_a_tuple() -> None:
         part_of(parts, "ouz")
     with pytest.raises(OwnlatentError, match="leave out"):
         part_of(torch.ones(2, 3), "out")
+    with pytest.raises(OwnlatentError, match=r"gives 2 tensors: .* NAME\[0\], of 0, 1"):
+        part_of((torch.ones(2, 1), torch.ones(2, 5)), None)
     with pytest.raises(OwnlatentError, match="without a tensor"):
         part_of({"n": 5}, None)
 

@@ -164,7 +164,7 @@ def test_a_resolved_recipe_repeats_itself(tmp_path: Path) -> None:
 def test_resolving_leaves_nothing_open(facts: Facts, changes: dict) -> None:
     recipe = resolve(edit(Recipe(data="x"), changes), facts, {})
     open_fields = {name for name, value in vars(recipe).items() if value is None}
-    assert open_fields == {"val", "init_from", "epochs" if changes else "minutes"}
+    assert open_fields == {"val", "init_from", "layer", "epochs" if changes else "minutes"}
     assert None not in vars(recipe.optim).values()
     check(recipe)
     assert all(recipe.backbone in line for line in describe(recipe) if line.startswith("backbone"))

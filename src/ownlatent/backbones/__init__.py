@@ -109,7 +109,7 @@ def create(
     for adapt in ways:
         net = build(network, channels, image_size, pretrained, keywords)
         changes = adapt(net, image_size, channels)
-        if not changes or _runs(net, channels, image_size):
+        if not changes or _runs(find(net, layer, pool, adapter), net, channels, image_size):
             break
     if library_of(network) == "hf":
         keywords = {"config": net.config.to_dict()}  # type: ignore[operator, union-attr]
@@ -147,9 +147,9 @@ def check_name(name: str) -> None:
     library_of(name)
 
 
-def _runs(net: nn.Module, channels: int, image_size: int) -> bool:
+def _runs(tap: Tap, net: nn.Module, channels: int, image_size: int) -> bool:
     try:
-        measured(Tap(), net, channels, image_size)
+        measured(tap, net, channels, image_size)
     except (*REFUSALS, OwnlatentError):
         return False
     return True

@@ -168,7 +168,7 @@ def _calls(tap: Tap, net: nn.Module, images: Tensor) -> int:
 
 
 def part_of(output: Any, key: str | int | None) -> Tensor:
-    """The tensor among what a layer gives: by its key, or the usual one. Raises OwnlatentError if there is none."""
+    """The tensor among what a layer gives: by key, or else the usual or the only one. Raises OwnlatentError."""
     if isinstance(output, Tensor):
         if key is not None:
             raise OwnlatentError(f"the layer gives one tensor: leave out [{key}]")
@@ -183,9 +183,17 @@ def part_of(output: Any, key: str | int | None) -> Tensor:
         _refuse(f"the layer gives a {type(output).__name__}")
     if key is not None and key not in parts:
         raise OwnlatentError(f"the layer gives no [{key}]: {nearest(str(key), map(str, parts))}")
-    if key is None and not parts:
+    if key is not None:
+        return parts[key]
+    if not parts:
         _refuse(f"the layer gives a {type(output).__name__} without a tensor in it")
-    return parts[next((name for name in _USUAL_KEYS if name in parts), next(iter(parts))) if key is None else key]
+    usual = next((name for name in _USUAL_KEYS if name in parts), next(iter(parts)))
+    if len(parts) > 1 and usual not in _USUAL_KEYS:
+        raise OwnlatentError(
+            f"the layer gives {len(parts)} tensors: choose one in brackets behind its name, as in --layer "
+            f"NAME[{usual}], of {', '.join(map(str, parts))}"
+        )
+    return parts[usual]
 
 
 def _refuse(what: str) -> NoReturn:
