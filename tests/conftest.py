@@ -12,6 +12,14 @@ PER_CLASS = 20
 SIDE = 32
 
 WriteImage = Callable[..., Path]
+# Files of long tests that share nothing, which several workers may split; all tests of any other file go to one.
+SPLIT = {"test_any_network.py", "test_benchmarks.py", "test_examples.py"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.name not in SPLIT:
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
 
 
 @pytest.fixture(scope="session", autouse=True)
