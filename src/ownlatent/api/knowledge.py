@@ -47,10 +47,9 @@ def layers(
     if isinstance(model, (str, Path)) and Path(model).is_dir():
         encoder = load_encoder(model)
         return tree(encoder.backbone.net, encoder.mean.numel(), encoder.image_size, depth)
-    keywords = edit(Recipe(), settings).backbone_settings
+    keywords = backbones.checked_settings(edit(Recipe(), settings).backbone_settings)
     if isinstance(model, str) and not backbones.is_file(model):
-        network: Any = model
-    else:
-        network = backbones.own_network(str(model) if isinstance(model, Path) else model)
-    made = backbones.create(network, channels=channels, image_size=image_size, **backbones.checked_settings(keywords))
-    return tree(made.net, channels, image_size, depth, made.tap.adapter)
+        net = backbones.create(model, channels=channels, image_size=image_size, **keywords).net
+        return tree(net, channels, image_size, depth)
+    own = backbones.own_network(str(model) if isinstance(model, Path) else model)
+    return tree(own(channels, image_size, **keywords), channels, image_size, depth, own.adapter)
