@@ -289,7 +289,7 @@ def test_a_module_of_ones_own(tmp_path: Path, image_folder: Path, data: tuple[Pa
         return torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, 2), torch.nn.BatchNorm2d(8), torch.nn.ReLU())
 
     own = pretrain(image_folder, out=tmp_path / "own", epochs=1, **{**TINY, "backbone": network()})
-    with pytest.raises(OwnlatentError, match="module of your own"):
+    with pytest.raises(OwnlatentError, match="trained on a network of your own: give it as --network"):
         evaluate(own.folder, train=data[0], test=data[1], protocols="knn")
     entries = evaluate(
         own.folder, train=data[0], test=data[1], protocols="knn", without="supervised", network=network()

@@ -200,13 +200,14 @@ def test_in_memory_and_streamed_are_the_same_run(image_folder: Path, tmp_path: P
     assert _weights(runs[0].folder) == _weights(runs[1].folder)
 
 
-def test_a_module_of_ones_own_is_trained_in_place(image_folder: Path, tmp_path: Path):
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_module_of_ones_own_is_trained_in_place_if_asked(in_place: bool, image_folder: Path, tmp_path: Path):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 12, 3, stride=2))
     before = net[0].weight.detach().clone()
     settings = {k: v for k, v in TINY.items() if k != "backbone"}
-    run = pretrain(image_folder, out=tmp_path / "run", epochs=1, backbone=net, **settings)
-    assert not torch.equal(net[0].weight, before)
+    run = pretrain(image_folder, out=tmp_path / "run", epochs=1, backbone=net, in_place=in_place, **settings)
+    assert torch.equal(net[0].weight, before) != in_place
     fresh = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 12, 3, stride=2))
     images = torch.rand(2, 3, 16, 16)
     torch.testing.assert_close(load_encoder(run.folder, fresh)(images), run.encoder(images))

@@ -109,18 +109,22 @@ def create(
     for adapt in ways:
         net = build(network, channels, image_size, pretrained, keywords)
         changes = adapt(net, image_size, channels)
-        if not changes or _runs(find(net, layer, pool, adapter), net, channels, image_size):
+        replaced = without_batchnorm(net) if norm == "group" else 0
+        tap = find(net, layer, pool, adapter)
+        try:
+            tap, width = measure(net, tap, channels, image_size)
             break
+        except OwnlatentError:
+            if not changes:
+                raise
     if library_of(network) == "hf":
         keywords = {"config": net.config.to_dict()}  # type: ignore[operator, union-attr]
     if norm == "group":
-        replaced = without_batchnorm(net)
         if not replaced:
             raise OwnlatentError(f"{network} has no BatchNorm that could be replaced: leave out --backbone.norm")
         changes.append(f"GroupNorm with standardised weights in place of {replaced} BatchNorm layers")
         keywords = {**keywords, "norm": norm}
     spec = {"name": network, "channels": channels, "image_size": image_size, "keywords": keywords}
-    tap, width = measure(net, find(net, layer, pool, adapter), channels, image_size)
     return Backbone(net, width, spec, tuple(changes), tap)
 
 
@@ -145,14 +149,6 @@ def checked_settings(keywords: "Mapping[str, Any]") -> dict[str, Any]:
 def check_name(name: str) -> None:
     """Raise OwnlatentError, with the nearest names, if `create` knows no such network."""
     library_of(name)
-
-
-def _runs(tap: Tap, net: nn.Module, channels: int, image_size: int) -> bool:
-    try:
-        measured(tap, net, channels, image_size)
-    except (*REFUSALS, OwnlatentError):
-        return False
-    return True
 
 
 def measure(net: nn.Module, tap: Tap, channels: int, image_size: int) -> tuple[Tap, int]:

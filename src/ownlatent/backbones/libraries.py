@@ -44,7 +44,7 @@ def build(name: str, channels: int, image_size: int, pretrained: bool, keywords:
         if library == "hf":
             return _build_hf(plain, channels, image_size, pretrained, keywords)
         if library == "timm":
-            return _build_timm(plain, image_size, pretrained, keywords)
+            return build_timm(plain, image_size, pretrained, keywords)[0]
         return _build_torchvision(plain, image_size, pretrained, keywords)
     except OwnlatentError:
         raise
@@ -97,29 +97,37 @@ def _torchvision_names() -> list[str]:
     return torchvision.models.list_models(module=torchvision.models)
 
 
-def _build_timm(name: str, image_size: int, pretrained: bool, keywords: dict[str, Any]) -> nn.Module:
+def build_timm(
+    name: str, image_size: int, pretrained: bool, keywords: dict[str, Any]
+) -> tuple[nn.Module, dict[str, Any]]:
+    """timm's network without a classifier, and all the keywords that it was made from."""
     import timm
 
     # Only networks with position embeddings take an image size, and of these not all take others than that.
     fixed = {"img_size": image_size}
     dynamic = {**fixed, "dynamic_img_size": True}  # for crops of other sizes
     for sizes in ({**dynamic, "dynamic_img_pad": True}, dynamic, fixed, {}):
+        arguments = {**sizes, **keywords}
         try:
-            return timm.create_model(name, pretrained=pretrained, num_classes=0, **{**sizes, **keywords})
+            return timm.create_model(name, pretrained=pretrained, num_classes=0, **arguments), arguments
         except TypeError:
             if not sizes:
                 raise
     raise AssertionError
 
 
+def torchvision_arguments(name: str, image_size: int, keywords: dict[str, Any]) -> dict[str, Any]:
+    """The keywords that torchvision's network is made from, with those that `keywords` leave open."""
+    usual: dict[str, Any] = {"image_size": image_size} if name.startswith("vit_") else {}
+    if name in ("googlenet", "inception_v3"):  # their auxiliary heads would come along in training
+        usual = {"aux_logits": False, "init_weights": True}
+    return {**usual, **keywords}
+
+
 def _build_torchvision(name: str, image_size: int, pretrained: bool, keywords: dict[str, Any]) -> nn.Module:
     import torchvision
 
-    if name.startswith("vit_"):
-        keywords = {"image_size": image_size, **keywords}
-
-    if name in ("googlenet", "inception_v3"):  # their auxiliary heads would come along in training
-        keywords = {"aux_logits": False, "init_weights": True, **keywords}
+    keywords = torchvision_arguments(name, image_size, keywords)
     net = torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None, **keywords)
     if name.startswith(("alexnet", "squeezenet", "vgg")):
         return net.features  # what follows belongs to the classifier, also its pooling

@@ -24,5 +24,5 @@ def check_named(encoder: Encoder, format: str, library: str) -> str:
 
 def check_output(encoder: Encoder, format: str) -> None:
     """Raise OwnlatentError if an inner layer gives the features."""
-    if layer := getattr(encoder.backbone, "layer", None):
+    if layer := encoder.backbone.layer:
         raise refusal(encoder, format, f"its features come from its layer {layer} and not from its own output")

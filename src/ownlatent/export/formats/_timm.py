@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from ownlatent.backbones.encoder import Encoder
+from ownlatent.backbones.libraries import build_timm
 from ownlatent.export.formats._changes import Differs, changed_layers
 from ownlatent.export.formats._code import pooling
 from ownlatent.export.formats._photographs import photographs
@@ -40,7 +41,7 @@ def timm_network(encoder: Encoder, format: str, library: str) -> TimmNetwork:
     name = plain_name.partition(".")[0]  # behind the dot: which of timm's weights it began with
     if len(encoder.mean) != 3:
         keywords["in_chans"] = len(encoder.mean)
-    fresh, arguments = _fresh(name, encoder.image_size, keywords)
+    fresh, arguments = build_timm(name, encoder.image_size, False, keywords)
     try:
         changes = changed_layers(fresh, net)
     except Differs as difference:
@@ -58,22 +59,6 @@ def write_folder(encoder: Encoder, network: TimmNetwork, folder: Path) -> None:
     write_tensors(encoder.backbone.net, folder / "model.safetensors", metadata)
     if not network.changes:
         write_json(folder / "config.json", network.config)
-
-
-def _fresh(name: str, image_size: int, keywords: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
-    """A network as `backbones.create` gets it from timm, and all that it was made from."""
-    import timm
-
-    fixed = {"img_size": image_size}
-    dynamic = {**fixed, "dynamic_img_size": True}
-    for sizes in ({**dynamic, "dynamic_img_pad": True}, dynamic, fixed, {}):
-        arguments = {**sizes, **keywords}
-        try:
-            return timm.create_model(name, num_classes=0, **arguments), arguments
-        except TypeError:
-            if not sizes:
-                raise
-    raise AssertionError
 
 
 def _config(encoder: Encoder, name: str, arguments: dict[str, Any], fresh: nn.Module) -> dict[str, Any]:

@@ -5,13 +5,13 @@ Networks that timm and torchvision both have under one name, with the same tenso
 
 import io
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from ownlatent import backbones
 from ownlatent.backbones.encoder import Encoder
+from ownlatent.backbones.libraries import torchvision_arguments
 from ownlatent.errors import OwnlatentError
 from ownlatent.export.formats import Written
 from ownlatent.export.formats._changes import Differs, changed_layers
@@ -75,10 +75,7 @@ def _made_from(encoder: Encoder, name: str, net: nn.Module) -> tuple[str, list[s
     keywords = dict(encoder.backbone.spec["keywords"]) if net is encoder.backbone.net else {}
     if keywords.pop("norm", "batch") != "batch":
         raise refusal(encoder, "torchvision", "its BatchNorm was replaced, which torchvision does not know")
-    usual: dict[str, Any] = {"image_size": encoder.image_size} if name.startswith("vit_") else {}
-    if name in ("googlenet", "inception_v3"):
-        usual = {"aux_logits": False, "init_weights": True}
-    arguments = {**usual, **keywords}
+    arguments = torchvision_arguments(name, encoder.image_size, keywords)
     whole = torchvision.models.get_model(name, weights=None, **arguments)
     call = f"torchvision.models.{name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
     fresh = whole

@@ -20,6 +20,7 @@ from torch import nn
 
 from ownlatent import OwnlatentError, backbones, export
 from ownlatent.backbones.encoder import Encoder
+from ownlatent.backbones.tap import Tap
 from ownlatent.data.decode import fit_square
 from ownlatent.export.preprocessing import crop_share
 
@@ -286,7 +287,7 @@ def test_what_a_format_is_not_for_is_refused_with_those_that_work(format: str, n
 def test_an_inner_layer_is_no_librarys_network(format: str, tmp_path: Path):
     needs(format)
     encoder = deepcopy(build("resnet18 as it is"))
-    encoder.backbone.__dict__["layer"] = "layer3"
+    encoder.backbone.tap = Tap("layer3")
     with pytest.raises(OwnlatentError, match=r"come from its layer layer3 .* export it as safetensors"):
         export(encoder, format=format, out=tmp_path / "out")
 
