@@ -58,6 +58,8 @@ def main() -> None:
         raise SystemExit("200 epochs take days without a GPU: --quick tries everything on a processor")
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
+        if options.quick:
+            options.cifar10 = results.thinned(options.cifar10, Path(scratch) / "part")
         for method in options.methods.split(","):
             rows.append(one(method, (options.runs or Path(scratch)) / f"{method}-{options.seed}", options, rest))
             print(json.dumps(rows[-1]), flush=True)
@@ -71,7 +73,7 @@ def main() -> None:
 def one(method: str, folder: Path, options: argparse.Namespace, rest: list[str]) -> dict[str, Any]:
     """Train, unless it is done, and evaluate."""
     if not (folder / "results.json").exists() or not Run(folder).results["finished"]:
-        backbone, epochs = ("resnet10_w16", 0.02) if options.quick else ("resnet18", options.epochs)
+        backbone, epochs = ("resnet10_w16", 0.5) if options.quick else ("resnet18", options.epochs)
         results.ownlatent(
             *("pretrain", options.cifar10 / "train.parquet", "--method", method, "--out", folder, "--overwrite"),
             *("--backbone", backbone, "--image-size", 32, "--batch-size", options.batch_size, "--epochs", epochs),
@@ -79,11 +81,10 @@ def one(method: str, folder: Path, options: argparse.Namespace, rest: list[str])
         )
     run = Run(folder)
     training, recipe = run.results["training"], run.recipe
-    step = 50 if options.quick else 1
     parts = [load_labelled(str(options.cifar10 / f"{name}.parquet"), 3, 32) for name in ("train", "test")]
     encoder = run.encoder.to(DEVICE)
-    x, y = (embed(encoder, part.images[::step], device=DEVICE) for part in parts)
-    labels, truth = (part.labels[::step] for part in parts if part.labels is not None)
+    x, y = (embed(encoder, part.images, device=DEVICE) for part in parts)
+    labels, truth = (part.labels for part in parts if part.labels is not None)
     flops = flops_per_image(run)
     peak = peak_flops()
     return {

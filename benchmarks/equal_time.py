@@ -66,6 +66,8 @@ def main() -> None:
         return
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch:
+        if options.quick and (options.cifar10 / "train.parquet").exists():
+            options.cifar10 = results.thinned(options.cifar10, Path(scratch) / "part")
         for dataset in options.datasets.split(","):
             if dataset == "cifar10" and not (options.cifar10 / "train.parquet").exists():
                 print(f"no CIFAR-10 in {options.cifar10}: that part is left out")

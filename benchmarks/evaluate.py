@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from ownlatent import Run, backbones
 from ownlatent.backbones.encoder import Encoder
-from ownlatent.data.labelled import Labelled, part_of
+from ownlatent.data.labelled import Labelled
 from ownlatent.data.opening import open_source
 from ownlatent.evaluation.embed import embed
 from ownlatent.evaluation.knn import knn_predict
@@ -136,6 +136,8 @@ def probe(rows: list[dict[str, Any]], figures: dict[str, float], options: argpar
         return
     sgd(torch.zeros(256, 2), torch.zeros(256, dtype=torch.long), 0.1, 1)  # what torch loads with the first optimiser
     with tempfile.TemporaryDirectory() as scratch:
+        if options.quick:
+            options.cifar10 = results.thinned(options.cifar10, Path(scratch) / "part")
         folder = options.run or Path(scratch) / "run"
         if options.run is None:
             network = "resnet10_w16" if options.quick else "resnet18"
@@ -146,7 +148,7 @@ def probe(rows: list[dict[str, Any]], figures: dict[str, float], options: argpar
         encoders = {"trained": run.encoder, "random": untrained(run.encoder, run.recipe.seed)}
         speedups, differences = [], []
         for name, encoder in encoders.items():
-            parts = [features(encoder, options.cifar10 / f"{s}.parquet", options.quick) for s in ("train", "test")]
+            parts = [features(encoder, options.cifar10 / f"{s}.parquet") for s in ("train", "test")]
             (x, y), (test, truth) = parts
             began = perf_counter()
             predicted, penalty = linear_predict(x, y, test)
@@ -170,9 +172,8 @@ def probe(rows: list[dict[str, Any]], figures: dict[str, float], options: argpar
 
 
 @torch.no_grad()
-def features(encoder: nn.Module, path: Path, quick: bool) -> tuple[Tensor, Tensor]:
-    source = open_source(path, labelled=True)
-    data = Labelled(part_of(source, range(0, len(source), 100 if quick else 1)))
+def features(encoder: nn.Module, path: Path) -> tuple[Tensor, Tensor]:
+    data = Labelled(open_source(path, labelled=True))
     labels = []
 
     def images() -> Any:

@@ -69,7 +69,7 @@ def cifar10(
     scratch: Path, runs: Path, options: argparse.Namespace, rows: list[dict[str, Any]], figures: dict[str, float]
 ) -> None:
     """`ownlatent pretrain` on the train folder, then k-NN of test against train."""
-    every = 50 if options.quick else 1
+    every = 100 if options.quick else 1
     unpack(options.cifar10, scratch / "images", every)
     out = options.cifar10_run or runs / "cifar10"
     if options.cifar10_run is None:

@@ -37,9 +37,8 @@ def main() -> None:
         return results.write(options.out, "proof", rows, figures)
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.run or Path(scratch) / "run"
-        parts = [options.cifar10 / f"{split}.parquet" for split in ("train", "test")]
-        if options.quick:
-            parts = [thinned(part, Path(scratch) / part.name) for part in parts]
+        tables = results.thinned(options.cifar10, Path(scratch) / "part") if options.quick else options.cifar10
+        parts = [tables / f"{split}.parquet" for split in ("train", "test")]
         if not folder.exists():
             minutes = 0.05 if options.quick else options.minutes
             quick = ("--backbone", "resnet10_w16", "--batch-size", 32) if options.quick else ()
@@ -70,15 +69,6 @@ def main() -> None:
         name = "low_shot" if protocol == "low-shot" else "finetune"
         figures[f"{name}_1pct_gain_over_supervised"] = round(100 * gain["mean"], 2)
     results.write(options.out, "proof", rows, figures)
-
-
-def thinned(source: Path, target: Path) -> Path:
-    """Every hundredth row of a table."""
-    import pyarrow.parquet
-
-    table = pyarrow.parquet.read_table(source)
-    pyarrow.parquet.write_table(table.take(list(range(0, len(table), 100))), target)
-    return target
 
 
 if __name__ == "__main__":

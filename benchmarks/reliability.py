@@ -36,6 +36,7 @@ from ownlatent.train.checkpoints import Checkpoints
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 PARTS = ("killing", "faults", "bad_inputs", "checkpoints", "dirty", "crowd", "processes", "soak")
+QUICK = ("checkpoints", "dirty", "crowd", "soak")  # the others are tests, which `make test` runs anyway
 RUN = (
     "--backbone",
     "resnet10_w16",
@@ -52,12 +53,12 @@ RUN = (
 
 def main() -> None:
     parser = results.arguments(__doc__)
-    parser.add_argument("--parts", default=",".join(PARTS), metavar="A,B")
+    parser.add_argument("--parts", metavar="A,B")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--minutes", type=float, default=30.0, help="of the soak")
     options = parser.parse_args()
     rows = []
-    for part in options.parts.split(","):
+    for part in options.parts.split(",") if options.parts else QUICK if options.quick else PARTS:
         with tempfile.TemporaryDirectory() as scratch:
             rows += PART[part](Path(scratch), options)
         print(json.dumps(rows[-1]), flush=True)
@@ -69,8 +70,8 @@ def killing(scratch: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     make(images, 60)
     for label in "abc":
         make(labelled / label, 20)
-    kills, runs = (1, 1) if options.quick else (options.kills, len(methods.names()))
-    command = [sys.executable, TESTS / "train" / "killing.py", labelled, images, scratch, kills, runs]
+    script, runs = TESTS / "train" / "killing.py", len(methods.names())
+    command = [sys.executable, script, labelled, images, scratch, options.kills, runs]
     done = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
     return [{"part": "killing", **json.loads(done.stdout.splitlines()[-1])}]
 
@@ -90,19 +91,17 @@ def tests_of(part: str, *selected: str) -> list[dict[str, Any]]:
 
 
 def faults(scratch: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
-    wanted = "damaged or touched" if options.quick else "not random and not begins and not extended"
-    return tests_of("faults", str(TESTS / "train" / "test_resume.py"), "-k", wanted)
+    others = "not random and not begins and not extended"
+    return tests_of("faults", str(TESTS / "train" / "test_resume.py"), "-k", others)
 
 
 def bad_inputs(scratch: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     places = ["test_errors.py", "data/test_dirty.py", "data/test_fuzz.py"]
-    chosen = [str(TESTS / place) for place in (places[1:2] if options.quick else places)]
-    return tests_of("bad_inputs", *chosen)
+    return tests_of("bad_inputs", *(str(TESTS / place) for place in places))
 
 
 def processes(scratch: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
-    wanted = "understood" if options.quick else "two_processes_train"
-    return tests_of("processes", str(TESTS / "train" / "test_processes.py"), "-k", wanted)
+    return tests_of("processes", str(TESTS / "train" / "test_processes.py"), "-k", "two_processes_train")
 
 
 def checkpoints(scratch: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -161,7 +160,7 @@ def crowd(scratch: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def soak(scratch: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     make(scratch / "images", 200 if options.quick else 5000, side=96)
-    minutes = 0.2 if options.quick else options.minutes
+    minutes = 0.1 if options.quick else options.minutes
     command = ["pretrain", scratch / "images", "--out", scratch / "run", "--minutes", minutes, *RUN]
     command += ["--method", "byol", "--loading", "streaming", "--workers", 2, "--checkpoint-seconds", 10]
     process = subprocess.Popen([sys.executable, "-m", "ownlatent", *map(str, command)], stdout=subprocess.DEVNULL)
