@@ -16,6 +16,7 @@ WriteImage = Callable[..., Path]
 SPLIT = {"test_any_network.py", "test_benchmarks.py", "test_examples.py"}
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.name not in SPLIT:

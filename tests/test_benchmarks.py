@@ -19,6 +19,7 @@ TESTS = {
     *("kills", "runs_killed", "resumed_identical", "faults_injected", "faults_survived"),
     *("bad_inputs", "bad_inputs_mishandled", "ddp_methods", "ddp_equal"),
 }
+CHEAP = ("cifar10_gpu", "sources", "views")  # half a minute at most; the others by `make test-slow`
 CIFAR10 = ("cifar10", "probe", "low_shot", "finetune")  # figures of that data set
 FIGURES = {
     "anywhere": {
@@ -69,7 +70,10 @@ FIGURES = {
 }
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "script",
+    [pytest.param(p, id=p.stem, marks=[] if p.stem in CHEAP else pytest.mark.slow) for p in SCRIPTS],
+)
 def test_quick_run_writes_every_figure(script: Path, tmp_path: Path):
     out = tmp_path / "result.json"
     command = [sys.executable, str(script), "--quick", "--out", str(out)]

@@ -1,10 +1,11 @@
 """Runs that go wrong: they say so, stop where that helps, and keep what shows why."""
 
 import json
-import subprocess
-import sys
+import logging
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from ownlatent import OwnlatentError, load_encoder, pretrain, replay
+from ownlatent.cli import main
 from ownlatent.methods.byol import BYOL
 from ownlatent.train.callbacks.statistics import NAMES
 from ownlatent.train.checkpoints import Checkpoints
@@ -35,11 +37,28 @@ def options(settings: dict[str, Any]) -> list[str]:
     return [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 
 
-def by_command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "ownlatent", *arguments], capture_output=True, text=True)
+ByCommand = Callable[..., CompletedProcess[str]]
 
 
-def test_a_collapsing_run_stops_says_why_and_can_be_gone_on_with(image_folder: Path, tmp_path: Path):
+@pytest.fixture
+def by_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> ByCommand:
+    """The command line in this process: what it says and its exit code."""
+
+    def run(*arguments: str) -> CompletedProcess[str]:
+        capsys.readouterr()
+        with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
+            patch.setattr(logging.getLogger(), "handlers", [])  # of pytest; with them it would print nothing
+            main(arguments)
+        code = ended.value.code or 0
+        assert isinstance(code, int)
+        return CompletedProcess(arguments, code, *capsys.readouterr())
+
+    return run
+
+
+def test_a_collapsing_run_stops_says_why_and_can_be_gone_on_with(
+    by_command: ByCommand, image_folder: Path, tmp_path: Path
+):
     folder = tmp_path / "run"
     done = by_command(
         "pretrain", str(image_folder), "--out", str(folder), "--epochs", "200", *options(TINY | COLLAPSING)
@@ -63,7 +82,7 @@ def test_a_collapsing_run_stops_says_why_and_can_be_gone_on_with(image_folder: P
     assert run.results["health"]["word"] == "collapsed" and not run.results["health"]["stopped"]
 
 
-def test_a_warning_is_no_failure(image_folder: Path, tmp_path: Path):
+def test_a_warning_is_no_failure(by_command: ByCommand, image_folder: Path, tmp_path: Path):
     settings = options(TINY | COLLAPSING)
     run = ("pretrain", str(image_folder), "--epochs", "40", "--on-unhealthy")
     assert by_command(*run, "warn", "--out", str(tmp_path / "warned"), *settings).returncode == 0
@@ -80,7 +99,9 @@ def test_settings_that_are_known_to_fail_are_named_before_the_run(image_folder: 
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_what_is_not_finite_stops_before_the_weights_are_touched(image_folder: Path, tmp_path: Path, accumulate: int):
+def test_what_is_not_finite_stops_before_the_weights_are_touched(
+    by_command: ByCommand, image_folder: Path, tmp_path: Path, accumulate: int
+):
     folder = tmp_path / "run"
     settings = {**TINY, **EXPLODING, "accumulate": accumulate, "checkpoint_seconds": 1e-6}
     done = by_command("pretrain", str(image_folder), "--out", str(folder), "--epochs", "50", *options(settings))
@@ -138,7 +159,7 @@ def test_a_replay_repeats_the_very_step(image_folder: Path, tmp_path: Path, monk
         load_encoder(folder)
 
 
-def test_only_a_run_that_failed_can_be_replayed(image_folder: Path, tmp_path: Path):
+def test_only_a_run_that_failed_can_be_replayed(by_command: ByCommand, image_folder: Path, tmp_path: Path):
     pretrain(image_folder, out=tmp_path / "run", epochs=1, **TINY)
     done = by_command("replay", str(tmp_path / "run"))
     assert (done.returncode, done.stdout) == (2, "")
