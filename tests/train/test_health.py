@@ -46,9 +46,10 @@ def by_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
 
     def run(*arguments: str) -> CompletedProcess[str]:
         capsys.readouterr()
-        with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
+        with monkeypatch.context() as patch:
             patch.setattr(logging.getLogger(), "handlers", [])  # of pytest; with them it would print nothing
-            main(arguments)
+            with pytest.raises(SystemExit) as ended:
+                main(arguments)
         code = ended.value.code or 0
         assert isinstance(code, int)
         return CompletedProcess(arguments, code, *capsys.readouterr())
