@@ -39,6 +39,7 @@ from ownlatent.train.fit import silently
 from ownlatent.train.prepare import prepare
 from ownlatent.train.recipe import Recipe, edit
 
+PARTS = ("step", "features", "files")
 STEPS = 20
 BASE: dict[str, Any] = {"backbone": "resnet10_w16", "image_size": 32, "batch_size": 64, "views": 2}
 SERIES: dict[str, list[Any]] = {
@@ -54,23 +55,25 @@ FILES, FEATURES, WIDTH = (1_000, 10_000, 100_000, 1_000_000), (1_000, 10_000, 50
 
 def main() -> None:
     parser = results.arguments(__doc__)
+    parser.add_argument("--parts", default=",".join(PARTS), metavar="A,B", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--one", metavar="JSON", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         print(json.dumps(one(json.loads(options.one))))
         return
     rows: list[dict[str, Any]] = []
-    for name, values in SERIES.items():
+    parts = options.parts.split(",")
+    for name, values in SERIES.items() if "step" in parts else ():
         for value in values[:2] if options.quick else values:
             setting = {**BASE, "method": METHOD.get(name, "byol"), name: value}
             setting["steps"] = 3 if options.quick else STEPS
             measured = one(setting) if options.quick else in_a_process(setting)
             rows.append({"varied": name, "value": value, **measured})
             print(json.dumps(rows[-1]), flush=True)
-    for count in (100, 200) if options.quick else FILES:
+    for count in () if "files" not in parts else (100, 200) if options.quick else FILES:
         rows.append({"varied": "files", "value": count, **files(count)})
         print(json.dumps(rows[-1]), flush=True)
-    for count in (500, 1000) if options.quick else FEATURES:
+    for count in () if "features" not in parts else (500, 1000) if options.quick else FEATURES:
         rows.append({"varied": "features", "value": count, **features(count)})
         print(json.dumps(rows[-1]), flush=True)
     results.write(options.out, "cost", rows, figures(rows))
@@ -148,7 +151,10 @@ def figures(rows: list[dict[str, Any]]) -> dict[str, float]:
         *(("files", name) for name in ("listing_seconds", "epoch_seconds")),
         *(("features", name) for name in ("knn_seconds", "linear_seconds")),
     ):
-        before, last = [row for row in rows if row["varied"] == varied][-2:]
+        of = [row for row in rows if row["varied"] == varied]
+        if not of:
+            continue  # a part that was not asked for
+        before, last = of[-2:]
         grown = log(max(last[measured], 1e-4) / max(before[measured], 1e-4))
         name = f"step_by_{varied}" if measured == "ms_per_step" else measured.replace("seconds", f"by_{varied}")
         found[f"{name}_exponent"] = round(grown / log(last["value"] / before["value"]), 3)

@@ -9,7 +9,7 @@ from pathlib import Path
 from ownlatent.errors import option
 from ownlatent.methods import UNASKED, names
 from ownlatent.methods._card import Card, card
-from ownlatent.report.catalogue import shown
+from ownlatent.reporting.catalogue import shown
 
 ROOT = Path(__file__).resolve().parents[1]
 CIRCUMSTANCES = {

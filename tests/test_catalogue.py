@@ -11,7 +11,7 @@ from ownlatent.augment.recipes import RECIPES
 from ownlatent.errors import OwnlatentError
 from ownlatent.methods import _card
 from ownlatent.methods._card import card
-from ownlatent.report.catalogue import LISTS, catalogue
+from ownlatent.reporting.catalogue import LISTS, catalogue
 from ownlatent.train.recipe import Recipe, check, edit
 
 

@@ -67,7 +67,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
         names = set(archive.namelist())
         metadata = archive.read(next(name for name in names if name.endswith("/METADATA"))).decode()
     source = ROOT / "src"
-    files = [path for path in (source / "ownlatent").rglob("*") if path.suffix == ".py" or path.name == "py.typed"]
+    files = [p for p in (source / "ownlatent").rglob("*") if p.is_file() and "__pycache__" not in p.parts]
     assert {path.relative_to(source).as_posix() for path in files} == {n for n in names if ".dist-info/" not in n}
     assert any(name.endswith("/licenses/LICENSE") for name in names)
     for line in ("Name: ownlatent", f"Version: {ownlatent.__version__}", "License-Expression: Apache-2.0"):

@@ -53,6 +53,7 @@ __all__ = [
     "pretrain",
     "preview",
     "replay",
+    "report",
     "search",
 ]
 __version__ = "0.1.0"
@@ -70,6 +71,7 @@ _HOMES = {
     "pretrain": "ownlatent.api",
     "preview": "ownlatent.api",
     "replay": "ownlatent.api",
+    "report": "ownlatent.api",
     "search": "ownlatent.api",
     "Run": "ownlatent.run",
     **dict.fromkeys(

@@ -10,7 +10,7 @@ from ownlatent.augment.recipes import View
 from ownlatent.errors import OwnlatentError, option
 from ownlatent.export.formats import names as formats
 from ownlatent.proof.settings import Evaluation
-from ownlatent.report.catalogue import LISTS
+from ownlatent.reporting.catalogue import LISTS
 from ownlatent.train.recipe import Optim, Recipe
 
 _RECIPE = "one of the method's own (`ownlatent list recipes`) or a recipe.json; options given beside it win"
@@ -89,6 +89,33 @@ def parser() -> argparse.ArgumentParser:
     beside.add_argument("runs", metavar="RUN", nargs="+", help="two run folders or more; differences are to the first")
     beside.add_argument("--out", metavar="FILE", help="also write the table to this .csv or .md file")
     beside.add_argument("--overwrite", action="store_true", help="replace the file in --out")
+
+    see = verbs.add_parser(
+        "report",
+        help="write a page that shows runs: curves, images, neighbours, tables",
+        description="Write one HTML file that shows runs, from their folders alone. It opens from disk and asks "
+        "nothing of any network.",
+        allow_abbrev=False,
+    )
+    see.add_argument("runs", metavar="RUN", nargs="+", help="run folders; several are shown side by side")
+    see.add_argument("--out", metavar="FILE.html", help="default: RUN/report.html, for several runs report.html here")
+    see.add_argument(
+        "--map",
+        metavar="VALUE",
+        default="auto",
+        help="pca, or tsne or umap beside it; auto (default): tsne of up to 2,000 images where scikit-learn is there",
+    )
+    see.add_argument("--overwrite", action="store_true", help="replace the file in --out")
+
+    listen = verbs.add_parser(
+        "serve",
+        help="list all runs below a folder with their verdicts and reports",
+        description="List the runs below FOLDER with their verdicts and reports, at an address that only this machine "
+        "can ask, until Ctrl-C.",
+        allow_abbrev=False,
+    )
+    listen.add_argument("folder", metavar="FOLDER", help="a folder with run folders in it, at any depth")
+    listen.add_argument("--port", metavar="VALUE", default=8765, help="0 takes any that is free (default: 8765)")
 
     give = verbs.add_parser(
         "export",

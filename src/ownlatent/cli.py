@@ -1,6 +1,7 @@
 """The verbs of `ownlatent.api` on the command line."""
 
 import argparse
+import os
 import re
 import shutil
 import sys
@@ -84,6 +85,16 @@ def _compare(api: Any, given: dict[str, Any]) -> int:
     return _print(api.compare(*given.pop("runs"), **given))
 
 
+def _report(api: Any, given: dict[str, Any]) -> int:
+    path = str(api.report(*given.pop("runs"), **given))
+    return _print([f"wrote      {os.fsencode(path).decode('utf-8', 'backslashreplace')}"])
+
+
+def _serve(api: Any, given: dict[str, Any]) -> int:
+    api.serve(given.pop("folder"), **given)
+    return 0
+
+
 def _embed(api: Any, given: dict[str, Any]) -> int:
     api.embed(given.pop("run"), given.pop("data"), **given)
     return 0
@@ -134,6 +145,8 @@ _VERBS: dict[str, Callable[[Any, dict[str, Any]], int]] = {
     "prepare": _prepare,
     "evaluate": _evaluate,
     "compare": _compare,
+    "report": _report,
+    "serve": _serve,
     "export": _export,
     "embed": _embed,
     "search": _search,

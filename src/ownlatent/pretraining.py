@@ -192,8 +192,10 @@ def train(job: "Job", folder: Path, resume: bool = False, extensions: Sequence[d
     from ownlatent.checks.before import before_training
     from ownlatent.checks.finding import GOOD
     from ownlatent.export.encoder import save_encoder
-    from ownlatent.report.health import in_words
-    from ownlatent.report.pictures import draw_curves
+    from ownlatent.proof.gallery import keep_training_gallery
+    from ownlatent.reporting.health import in_words
+    from ownlatent.reporting.page import write_report
+    from ownlatent.reporting.pictures import draw_curves
     from ownlatent.train.environment import environment
     from ownlatent.train.fit import fit
 
@@ -233,11 +235,13 @@ def train(job: "Job", folder: Path, resume: bool = False, extensions: Sequence[d
         log.info(
             "Nothing is measured without labels: --val FOLDER, a subfolder for each class, shows what this is worth."
         )
+        keep_training_gallery(job, folder)
     else:
         _judge(job, Run(folder, job.encoder))
         results = Run(folder).results
     results["finished"] = outcome.finished
     write_json(folder / "results.json", results)
+    write_report(folder)
     return Run(folder, job.encoder.cpu().eval())
 
 
@@ -283,7 +287,7 @@ def _judge(job: "Job", run: Run) -> None:
 
 
 def _draw_example_views(job: "Job", folder: Path) -> None:
-    from ownlatent.report.pictures import draw_views
+    from ownlatent.reporting.pictures import draw_views
     from ownlatent.train.images import example_views
 
     originals, views = example_views(job.data, job.views, job.recipe.seed, count=8)

@@ -73,7 +73,8 @@ class Run:
         return f"Run({str(self.folder)!r})"
 
 
-_EVALUATIONS = ("predictions.npz", "evaluation.csv", "evaluation.md", "classes.csv", "confusion.png")
+_GALLERY = ("gallery.npz", "embedding.png", "neighbours.png")
+_EVALUATIONS = (*_GALLERY, "predictions.npz", "evaluation.csv", "evaluation.md", "classes.csv", "confusion.png")
 _FILES = (
     "recipe.json",
     "env.json",
@@ -83,6 +84,8 @@ _FILES = (
     "log.txt",
     "views.png",
     "curves.png",
+    "report.html",
+    "maps.npz",
     *_EVALUATIONS,
     "encoder.json",
     "encoder.safetensors",

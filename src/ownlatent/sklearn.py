@@ -96,7 +96,7 @@ class OwnLatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         """Learn from images; y is not looked at."""
         from ownlatent.diagnostics.verdict import STOPPING
         from ownlatent.log import to_console
-        from ownlatent.report.health import in_words
+        from ownlatent.reporting.health import in_words
         from ownlatent.train.fit import fit, silently
 
         values = self._checked(X, first=True)

@@ -16,7 +16,7 @@ from ownlatent import OwnlatentError, cli, load_encoder
 from ownlatent.features import approximate
 from ownlatent.features.formats import endings, format_of, read
 from ownlatent.features.search import Neighbour, as_lines, nearest, unit
-from ownlatent.report.neighbours import as_picture, draw_neighbours
+from ownlatent.reporting.neighbours import as_picture, draw_neighbours
 
 NEEDS = {".parquet": "pyarrow", ".h5": "h5py"}
 CPU = {"accelerator": "cpu"}

@@ -16,7 +16,7 @@ LAYERS = (  # from the top; a room may use its own layer and what is below it
     {"cli"},
     {"arguments"},
     {"api", "learner", "pretraining", "proof", "run", "log", "sklearn"},
-    {"report", "export", "checks", "features"},
+    {"reporting", "export", "checks", "features"},
     {"recipes"},
     {"train"},
     {"evaluation", "diagnostics"},

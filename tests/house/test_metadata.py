@@ -7,10 +7,14 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn", "faiss": "faiss-cpu"}
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "faiss": "faiss-cpu",
+    "umap": "umap-learn",
+}
 DERIVED = {"sklearn.py": {"scikit-learn"}}  # a class of a library's kind is there only where the library is
-
-
 FOR_DEVELOPERS = {"test", "lint", "bench"}
 
 

@@ -5,6 +5,7 @@ from ownlatent.api.encoders import export, load_encoder
 from ownlatent.api.features import embed, search
 from ownlatent.api.judging import compare, evaluate
 from ownlatent.api.knowledge import catalogue, doctor, layers
+from ownlatent.api.reports import report, serve
 from ownlatent.api.training import check, demo, pretrain, replay
 
 __all__ = [
@@ -22,5 +23,7 @@ __all__ = [
     "pretrain",
     "preview",
     "replay",
+    "report",
     "search",
+    "serve",
 ]

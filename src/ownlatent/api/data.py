@@ -36,7 +36,7 @@ def preview(
         raise OwnlatentError(f"--count must be at least 1, not {count}")
     start, late = begin(recipe, {**fields, "data": str(data)})
     with to_console():
-        from ownlatent.report.pictures import draw_views
+        from ownlatent.reporting.pictures import draw_views
         from ownlatent.train.preview import preview as make
 
         originals, views, lines = make(start, late, count)

@@ -157,7 +157,7 @@ def _draw(
     """The queries and what was found, if the images are still there. Raises OwnlatentError if it cannot be written."""
     from ownlatent.data.decode import Unreadable
     from ownlatent.features.search import check_same
-    from ownlatent.report.neighbours import as_picture, draw_neighbours
+    from ownlatent.reporting.neighbours import as_picture, draw_neighbours
     from ownlatent.train.images import open_data
 
     def shown(image: Any, *captions: str) -> Any:

@@ -48,6 +48,7 @@ def evaluate(
         from ownlatent.export.encoder import load_encoder as load_trained
         from ownlatent.proof.evaluate import evaluate as judge
         from ownlatent.proof.evaluate import open_pairs, untrained_of
+        from ownlatent.reporting.page import write_report
         from ownlatent.train.images import choose_device
 
         own = None if network is None else own_network(network)
@@ -56,7 +57,9 @@ def evaluate(
         pairs = open_pairs(trains, tests, options)
         untrained = untrained_of(run, encoder, own, options)
         with claimed(run.folder), to_file(run.folder, buffered):
-            return judge(Run(run.folder, encoder), pairs, options, device, untrained)
+            entries = judge(Run(run.folder, encoder), pairs, options, device, untrained)
+            write_report(run.folder)
+            return entries
 
 
 def compare(*runs: str | Path, out: str | Path | None = None, overwrite: bool = False) -> list[str]:
@@ -65,8 +68,8 @@ def compare(*runs: str | Path, out: str | Path | None = None, overwrite: bool = 
     out: a .csv or .md file to write the table to; overwrite: replace it if it is there. Raises OwnlatentError if the
     runs were not evaluated alike, naming the settings that differ.
     """
-    from ownlatent.report.compare import compare as side_by_side
-    from ownlatent.report.tables import aligned, as_csv, as_markdown
+    from ownlatent.reporting.compare import compare as side_by_side
+    from ownlatent.reporting.tables import aligned, as_csv, as_markdown
 
     if len(runs) < 2:
         raise OwnlatentError("name two runs or more: ownlatent compare RUN RUN")

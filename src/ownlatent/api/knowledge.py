@@ -22,7 +22,7 @@ def doctor() -> "Iterator[Finding]":
 
 def catalogue(what: str, width: int = 100) -> list[str]:
     """Lines about the methods, their recipes or the tables of views: what `ownlatent list` prints."""
-    from ownlatent.report.catalogue import catalogue as lines
+    from ownlatent.reporting.catalogue import catalogue as lines
 
     return lines(what, width)
 

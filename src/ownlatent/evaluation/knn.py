@@ -38,7 +38,7 @@ def knn_predictions(
     """The same for each k of several: the neighbours are looked for once."""
     num_classes = int(bank_labels.max()) + 1
     found: list[list[Tensor]] = [[] for _ in ks]
-    for cosines, index in _neighbours(queries, bank, max(ks), leave_one_out):
+    for cosines, index in neighbours(queries, bank, max(ks), leave_one_out):
         # Only differences matter to the vote; the largest exponent is zero, so nothing overflows.
         weights = ((cosines - cosines[:, :1]) / temperature).exp()
         classes = bank_labels[index]
@@ -48,7 +48,7 @@ def knn_predictions(
     return [torch.cat(predictions) for predictions in found]
 
 
-def _neighbours(queries: Tensor, bank: Tensor, k: int, leave_one_out: bool) -> Iterator[tuple[Tensor, Tensor]]:
+def neighbours(queries: Tensor, bank: Tensor, k: int, leave_one_out: bool) -> Iterator[tuple[Tensor, Tensor]]:
     """(cosines, places in the bank) of the k nearest, from the nearest, for a chunk of queries at a time."""
     queries, bank = F.normalize(queries.float(), dim=1), F.normalize(bank.float(), dim=1).T
     k = min(k, bank.shape[1] - leave_one_out)

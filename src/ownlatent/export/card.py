@@ -10,7 +10,7 @@ from typing import Any
 from ownlatent.backbones.encoder import Encoder
 from ownlatent.export.formats import Written
 from ownlatent.export.preprocessing import without_folders
-from ownlatent.report.tables import as_markdown, console
+from ownlatent.reporting.tables import as_markdown, console
 
 _UNKNOWN = "Not known: the encoder was exported without its run folder."
 _TOLD = ("method", "backbone", "epochs", "minutes", "image_size", "batch_size", "accumulate", "seed", "precision")
@@ -119,7 +119,7 @@ def _results(results: Mapping[str, Any]) -> str:
 
 
 def _tables(entries: list[Mapping[str, Any]]) -> Iterator[tuple[str, list[list[str]]]]:
-    from ownlatent.report.tables import grouped
+    from ownlatent.reporting.tables import grouped
 
     for group in grouped(entries):
         data = group[0]["data"]

@@ -14,13 +14,14 @@ from ownlatent.data.labelled import Labelled
 from ownlatent.data.opening import open_source
 from ownlatent.errors import OwnlatentError
 from ownlatent.proof.bench import Bench
+from ownlatent.proof.gallery import keep_gallery
 from ownlatent.proof.judge import Judge, tasks
 from ownlatent.proof.record import Record
 from ownlatent.proof.settings import Evaluation, listed
 from ownlatent.proof.subjects import Subject, named_subject, of_encoder, pixel_subject, random_subject, untrained
 from ownlatent.proof.verdict import sentences
 from ownlatent.proof.with_labels import WithLabels
-from ownlatent.report.tables import console
+from ownlatent.reporting.tables import console
 from ownlatent.run import Run
 from ownlatent.train.classify import CHOOSING, crop_and_flip
 
@@ -51,7 +52,7 @@ def evaluate(
         labels = [_with_labels(run, train, test, scratch, options, device) for train, test in pairs]
         named = [named_subject(name, run.encoder, options.layer) for name in listed(options.against)]
         for bench, with_labels in zip(benches, labels, strict=True):
-            entries = _judge(run, bench, with_labels, named, options, scratch, record)
+            entries = _judge(run, bench, with_labels, named, options, scratch, record, not found)
             found += entries
     finally:
         run.encoder.cpu()  # to whoever holds the run it is as it was
@@ -69,7 +70,9 @@ def _judge(
     options: Evaluation,
     scratch: Encoder | None,
     record: Record,
+    pictured: bool,
 ) -> list[dict[str, Any]]:
+    """pictured: whether the report shows these images."""
     subjects = [*_subjects(run.encoder, scratch, bench, options), *named]
     record.forget_others(subjects[0].weights)
     if with_labels is not None and with_labels.scratch is not None:
@@ -96,6 +99,8 @@ def _judge(
     record.save()
     for line in words:
         log.info(line)
+    if pictured:
+        keep_gallery(run.folder, bench, subjects, run.encoder)
     return entries
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from ownlatent.errors import OwnlatentError
 from ownlatent.files import as_json, replace_file
 from ownlatent.proof.judge import identity, measurement
-from ownlatent.report import tables
-from ownlatent.report.pictures import draw_confusion
+from ownlatent.reporting import tables
+from ownlatent.reporting.pictures import draw_confusion
 from ownlatent.run import Run
 
 _SHOWN = ("linear", "knn", "sgd", "low-shot", "finetune")  # whose confusion is drawn, the first that there is

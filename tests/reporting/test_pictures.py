@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ownlatent.report.pictures import draw_confusion, draw_curves, draw_views
+from ownlatent.reporting.pictures import draw_confusion, draw_curves, draw_views
 
 HEADER = "step,epoch,loss,lr,tau,std,images_per_second,waiting,knn\n"
 
@@ -35,7 +35,7 @@ def test_curves_are_drawn_from_the_rows_there_are(tmp_path: Path):
 
 def test_drawing_needs_no_torch(tmp_path: Path):
     (tmp_path / "metrics.csv").write_text(HEADER + "1,0.5,4.0,0.1,0.99,0.9,100,0,\n")
-    code = "import sys; from pathlib import Path; from ownlatent.report.pictures import draw_curves; "
+    code = "import sys; from pathlib import Path; from ownlatent.reporting.pictures import draw_curves; "
     code += "draw_curves(Path(sys.argv[1])); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == 0
 

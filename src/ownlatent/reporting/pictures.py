@@ -1,6 +1,7 @@
 """The static pictures of a run folder."""
 
 import csv
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,25 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 # Columns of metrics.csv that would crowd the picture; TensorBoard has them all.
-_NOT_DRAWN = {
+NOT_DRAWN = {
     *("step", "epoch", "progress", "seconds", "waiting", "weight_norm", "features_std", "rank_share", "correlation"),
     *("projection_rank", "uniformity", "alignment", "predictor_alignment", "target_distance", "weight_change"),
     "views_apart",
 }
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 _BLUE, _ORANGE, _GREEN, _PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+
+PANELS = (
+    ("loss", "loss", _BLUE),
+    ("std", "std of projections x sqrt(d)", _ORANGE),
+    ("rank", "effective rank of the features", _PURPLE),
+    ("gradient_norm", "gradient norm", _BLUE),
+    ("lr", "learning rate", _GREEN),
+    ("tau", "tau", _PURPLE),
+    ("images_per_second", "images / s", _BLUE),
+    ("knn", "k-NN accuracy on --val", _ORANGE),
+)
+"""Columns of metrics.csv that are drawn first, with title and colour; the method's own follow."""
 
 _DPI = 150
 _TILE, _GAP, _LABEL = 160, 8, 90  # pixels of the sheet of views
@@ -62,24 +75,20 @@ def draw_curves(folder: Path) -> bool:
         rows = list(csv.DictReader(file))
     if not rows:
         return False
-    panels: list[tuple[str, str, str]] = [
-        ("loss", "loss", _BLUE),
-        ("std", "std of projections x sqrt(d)", _ORANGE),
-        ("rank", "effective rank of the features", _PURPLE),
-        ("gradient_norm", "gradient norm", _BLUE),
-        ("lr", "learning rate", _GREEN),
-        ("tau", "tau", _PURPLE),
-        ("images_per_second", "images / s", _BLUE),
-        ("knn", "k-NN accuracy on --val", _ORANGE),
-    ]
-    shown = {*_NOT_DRAWN, *(key for key, _, _ in panels)}
+    shown = {*NOT_DRAWN, *(key for key, _, _ in PANELS)}
+    panels = list(PANELS)
     panels += [(key, key.replace("_", " "), _GREEN) for key in rows[0] if key not in shown]  # the method's own
     drawn = [(key, title, colour, *_series(rows, key)) for key, title, colour in panels]
     drawn = [panel for panel in drawn if len(panel[3])]
     width = 3
     height = -(-len(drawn) // width)
-    figure = Figure(figsize=(3.4 * width, 2.4 * height), dpi=150, layout="constrained")
+    # Laid out by hand: matplotlib's own way draws everything several times.
+    figure = Figure(figsize=(3.4 * width, 2.4 * height), dpi=_DPI)
     axes = np.atleast_1d(figure.subplots(height, width, squeeze=False)).ravel()
+    high = 2.4 * height
+    figure.subplots_adjust(
+        left=0.06, right=0.985, top=1 - 0.3 / high, bottom=0.42 / high, wspace=0.26, hspace=0.8 / (2.4 - 0.8)
+    )
     for axis, (key, title, colour, steps, values) in zip(axes, drawn, strict=False):
         axis.plot(steps, values, color=colour, linewidth=1.3, marker="o" if len(steps) < 25 else None, markersize=3)
         axis.set_title(title, fontsize=9)
@@ -128,7 +137,9 @@ def draw_confusion(
                 shade = "black" if shares[row, column] > 55 else "white"
                 axis.text(column, row, f"{shares[row, column]:.0f}", ha="center", va="center", fontsize=6, color=shade)
     figure.colorbar(image, ax=axis, shrink=0.8).ax.tick_params(labelsize=7)
-    figure.savefig(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of letters that the font does not have
+        figure.savefig(path)
 
 
 def _series(rows: list[dict[str, Any]], key: str) -> tuple[list[int], list[float]]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ownlatent.errors import OwnlatentError
 from ownlatent.evaluation.intervals import paired_difference
-from ownlatent.report.tables import protocol_of
+from ownlatent.reporting.tables import protocol_of
 
 Entry = Mapping[str, Any]
 

@@ -4,7 +4,7 @@ import csv
 import io
 from typing import Any
 
-from ownlatent.report import tables
+from ownlatent.reporting import tables
 
 
 def entry(subject: str, top1: float, gain: float | None = None, **changes: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 
 from ownlatent.errors import OwnlatentError
 from ownlatent.evaluation.intervals import paired_difference
-from ownlatent.report.compare import compare
+from ownlatent.reporting.compare import compare
 
 TRUTH = np.arange(200) % 2
 
@@ -73,5 +73,5 @@ def test_a_run_that_was_not_evaluated_is_told_how(tmp_path: Path):
 
 
 def test_comparing_needs_no_torch():
-    code = "import sys, ownlatent.report.compare; sys.exit('torch' in sys.modules)"
+    code = "import sys, ownlatent.reporting.compare; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
