@@ -67,6 +67,25 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def sound_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of fourteen sounds of other rates, formats and lengths each; not to be changed by a test."""
+    import soundfile
+
+    root = tmp_path_factory.mktemp("sounds")
+    rng = np.random.default_rng(2)
+    for name, pitch in {"high": 2500, "low": 200, "middle": 800}.items():
+        (root / name).mkdir()
+        for number in range(14):
+            rate, ending = ((16_000, "wav"), (8000, "wav"), (22_050, "flac"), (44_100, "ogg"))[number % 4]
+            t = np.arange(int(rng.uniform(0.2, 0.7) * rate)) / rate
+            sound = rng.uniform(0.1, 0.5) * np.sin(2 * np.pi * pitch * rng.uniform(0.9, 1.1) * t)
+            sound += rng.normal(0, 0.01, len(t))
+            stereo = np.stack([sound, 0.5 * sound], axis=1) if number % 3 == 0 else sound
+            soundfile.write(root / name / f"{number:02d}.{ending}", stereo, rate)
+    return root
+
+
 def _image(rng: np.random.Generator, colour: tuple[int, int, int]) -> Image.Image:
     noise = rng.normal(0, 30, (SIDE, SIDE, 3))
     return Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8))

@@ -12,7 +12,8 @@ from ownlatent.errors import OwnlatentError
 from ownlatent.methods import _card
 from ownlatent.methods._card import card
 from ownlatent.reporting.catalogue import LISTS, catalogue
-from ownlatent.train.recipe import Recipe, check, edit
+from ownlatent.train.ranges import check
+from ownlatent.train.recipe import Recipe, edit
 
 
 def listed(what: str, width: int = 100) -> str:

@@ -18,6 +18,7 @@ SHORTENED = {
     "finetune_pytorch.py": ["--minutes", "0.03", "--steps", "3"],
     "plain_pytorch.py": ["--steps", "12"],
     "segmentation_head.py": ["--minutes", "0.03", "--steps", "2"],
+    "sounds.py": ["--minutes", "0.03"],
     "timm_create_model.py": ["--minutes", "0.03"],
 }
 # Runs the example as a script and then says whether the engine was loaded.
@@ -56,6 +57,12 @@ def segmentation_head(said: str, folder: Path) -> None:
     assert len(shares) == 2 and all(0 <= share <= 1 for share in shares)
 
 
+def sounds(said: str, folder: Path) -> None:
+    right = re.search(r"right with ten labels of each kind: (\S+)%", said)
+    assert right and float(right[1]) > 100 / 14
+    assert (folder / "runs" / "sounds" / "report.html").exists()
+
+
 def timm_create_model(said: str, folder: Path) -> None:
     apart = re.search(r"features \(8, 512\), (\S+) from the encoder's", said)
     assert apart and float(apart[1]) < 1e-4
@@ -64,7 +71,7 @@ def timm_create_model(said: str, folder: Path) -> None:
 
 CHECKS = {
     check.__name__: check
-    for check in (fashion_mnist, finetune_pytorch, plain_pytorch, segmentation_head, timm_create_model)
+    for check in (fashion_mnist, finetune_pytorch, plain_pytorch, segmentation_head, sounds, timm_create_model)
 }
 
 

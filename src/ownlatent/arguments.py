@@ -6,7 +6,7 @@ from dataclasses import Field, fields
 from typing import Any, NoReturn
 
 from ownlatent import __version__
-from ownlatent.augment.recipes import View
+from ownlatent.augment.recipes import SoundView, View
 from ownlatent.errors import OwnlatentError, option
 from ownlatent.export.formats import names as formats
 from ownlatent.proof.settings import Evaluation
@@ -58,7 +58,8 @@ def parser() -> argparse.ArgumentParser:
     look.add_argument("--count", metavar="VALUE", default=8, help="how many images (default: 8)")
     look.add_argument("--recipe", metavar="NAME|FILE", help=_RECIPE)
     look.add_argument("--overwrite", action="store_true", help="replace the picture in --out")
-    _add_fields(look, Recipe, "", only=("method", "views", "image_size", "seed", "accelerator", *_DATA))
+    looked = ("method", "views", "modality", "image_size", "duration", "seed", "accelerator", *_DATA)
+    _add_fields(look, Recipe, "", only=looked)
     _add_views(look)
 
     judge = verbs.add_parser(
@@ -196,7 +197,7 @@ def parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--out", metavar="FOLDER", help="the run folder (default: runs/demo, or runs/demo-2 and so on)")
     demo.add_argument("--overwrite", action="store_true", help="replace the run in --out")
-    _add_fields(demo, Recipe, "", only=("method", "minutes", "seed", "views"))
+    _add_fields(demo, Recipe, "", only=("modality", "method", "minutes", "seed", "views"))
     _add_views(demo)
 
     look_before = verbs.add_parser(
@@ -259,10 +260,8 @@ def _add_run(verb: argparse.ArgumentParser) -> None:
 
 def _add_views(verb: argparse.ArgumentParser) -> None:
     group = verb.add_argument_group("views", "for all views, or for one, as in --views.1.blur 0.5 (numbered from 0)")
-    for field in fields(View):
-        group.add_argument(
-            option("views." + field.name), default=argparse.SUPPRESS, metavar="VALUE", dest="views." + field.name
-        )
+    for name in dict.fromkeys(field.name for kind in (View, SoundView) for field in fields(kind)):
+        group.add_argument(option("views." + name), default=argparse.SUPPRESS, metavar="VALUE", dest="views." + name)
 
 
 def _add_fields(group: Any, kind: type, prefix: str, only: Sequence[str] | None = None) -> None:

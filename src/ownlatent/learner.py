@@ -26,7 +26,7 @@ from ownlatent import backbones, methods
 from ownlatent.augment.channels import suited_to
 from ownlatent.augment.normalize import IMAGENET_MEAN, IMAGENET_STD
 from ownlatent.augment.recipes import RECIPES, View
-from ownlatent.augment.views import MultiView
+from ownlatent.augment.sound_views import make_views
 from ownlatent.backbones.encoder import Encoder
 from ownlatent.backbones.stem import SMALL_IMAGE
 from ownlatent.backbones.tap import Adapter
@@ -157,7 +157,7 @@ class Learner(nn.Module):
         else:
             raise OwnlatentError(f"images are uint8, uint16 or floats in [0, 1], not {images.dtype}: convert them")
         draws = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
-        return MultiView(self.views, self.image_size, self.mean, self.std, peak).of_images(images, draws)
+        return make_views(self.views, self.image_size, self.mean, self.std, peak).of_images(images, draws)
 
 
 def _table(views: str | Sequence[View]) -> Sequence[View]:

@@ -282,7 +282,7 @@ def _judge(job: "Job", run: Run) -> None:
     pairs: list[tuple[Labelled, Labelled | None]] = [(Labelled(job.val), None)]
     if not recipe.val.startswith("object:"):
         # Opened again, as `ownlatent evaluate` does, which then knows what was measured here.
-        pairs = open_pairs([recipe.data] if job.bank is not None else [], [recipe.val], options)
+        pairs = open_pairs([recipe.data] if job.bank is not None else [], [recipe.val], options, recipe.modality)
     evaluate(run, pairs, options, job.device, job.untrained)
 
 

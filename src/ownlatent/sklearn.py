@@ -186,7 +186,7 @@ class OwnLatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         """
         import torch
 
-        from ownlatent.data.decode import Format, fit_square
+        from ownlatent.data.decode import Format, fit
         from ownlatent.data.pixels import conform, to_tensor
 
         size = self.encoder_.image_size
@@ -198,7 +198,7 @@ class OwnLatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
                     f"fit was given images of {self.image_shape_} (channels, height, width), and these are of "
                     f"{images.shape[1:]}: give the same"
                 )
-            fitted = [fit_square(conform(to_tensor(image, 0), format), size) for image in images]
+            fitted = [fit(conform(to_tensor(image, 0), format), size) for image in images]
             yield torch.stack(fitted * 2 if len(fitted) == 1 else fitted)
 
     def _images(self, values: np.ndarray) -> np.ndarray:

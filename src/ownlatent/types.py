@@ -5,10 +5,30 @@ of an embedding, N images in a data set.
 """
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:  # importing the types must not import torch: the command line names them in its help
     from torch import Tensor
+
+Modality = Literal["image", "audio"]
+"""What data are of. A sound is an image of one channel all the same: its log-mel spectrogram."""
+
+NOUNS: dict[Modality, str] = {"image": "images", "audio": "sounds"}
+"""What people call many of them."""
+
+Size = int | tuple[int, int]
+"""Side of square images in pixels; of sounds (bands, frames)."""
+
+
+def height_and_width(size: Size) -> tuple[int, int]:
+    """Of images of this size."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def in_words(size: Size) -> str:
+    """As people are told it: 32x32 px, or 64 bands and 96 frames."""
+    return f"{size}x{size} px" if isinstance(size, int) else f"{size[0]} bands and {size[1]} frames"
+
 
 Views = list["Tensor"]
 """V tensors (B, C, H, W), normalised floats; view 0 and view 1 show the same images, differently."""

@@ -12,7 +12,8 @@ from ownlatent.errors import OwnlatentError
 from ownlatent.methods import barlow_twins
 from ownlatent.methods.barlow_twins import BarlowTwins, correlation_loss
 from ownlatent.nn.norm import StandardizedLinear
-from ownlatent.train.recipe import Recipe, check, edit
+from ownlatent.train.ranges import check
+from ownlatent.train.recipe import Recipe, edit
 from ownlatent.types import Views
 
 EPS = 1e-5

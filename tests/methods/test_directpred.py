@@ -13,7 +13,8 @@ from ownlatent.errors import OwnlatentError
 from ownlatent.methods import directpred
 from ownlatent.methods.directpred import DirectPred
 from ownlatent.nn.ema import EMA
-from ownlatent.train.recipe import Recipe, check, edit
+from ownlatent.train.ranges import check
+from ownlatent.train.recipe import Recipe, edit
 from ownlatent.types import Views
 
 

@@ -10,7 +10,8 @@ from ownlatent.augment.recipes import RECIPES, View
 from ownlatent.errors import OwnlatentError
 from ownlatent.methods import named_recipes, names, recipes, settings
 from ownlatent.recipes.begin import begin
-from ownlatent.train.recipe import Optim, Recipe, check, edit, option_names
+from ownlatent.train.ranges import check
+from ownlatent.train.recipe import Optim, Recipe, edit, option_names
 from ownlatent.train.resolve import Facts, describe, resolve
 
 TWO = (View(blur=1.0), View(blur=0.1))

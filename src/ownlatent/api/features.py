@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,9 @@ from ownlatent.errors import OwnlatentError, nearest
 from ownlatent.log import to_console
 from ownlatent.recipes.begin import apart
 from ownlatent.run import Run, lies_among
-from ownlatent.train.recipe import Recipe, check, coerce, edit
+from ownlatent.train.ranges import check
+from ownlatent.train.recipe import Recipe, coerce, edit
+from ownlatent.types import NOUNS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -70,7 +73,7 @@ def embed(
         format_of(path)
         check_free(path, overwrite)
         made = encoder_of(encoder, network)
-        source = _open(recipe, objects.get("data", recipe.data))
+        source = _open(replace(recipe, modality=made.modality), objects.get("data", recipe.data))
         write_features(
             made,
             source,
@@ -128,7 +131,7 @@ def search(
 
         table, made = read(path), encoder_of(encoder, network)
         exact.check_made_by(made, table, path)
-        names, images = zip(*map(exact.read_query, several), strict=True)
+        names, images = zip(*(exact.read_query(query, made.modality) for query in several), strict=True)
         device = choose_device(recipe.accelerator)
         vectors = exact.directions(made, images, names, table.about["layer"], device)
         if engine == "exact":
@@ -139,7 +142,7 @@ def search(
             found = approximate.nearest(path, table, vectors, count)
         if picture is not None:
             fields, _, objects = apart(data if data is not None else table.about["data"], None, {})
-            recipe = edit(recipe, fields)
+            recipe = edit(replace(recipe, modality=made.modality), fields)
             _draw(picture, table, recipe, objects.get("data", recipe.data), made, names, images, found)
     return found
 
@@ -158,9 +161,12 @@ def _draw(
     from ownlatent.data.decode import Unreadable
     from ownlatent.features.search import check_same
     from ownlatent.reporting.neighbours import as_picture, draw_neighbours
+    from ownlatent.sound.front_end import as_seen
     from ownlatent.train.images import open_data
 
     def shown(image: Any, *captions: str) -> Any:
+        if encoder.modality == "audio":
+            return as_seen(image[0].numpy() / 65535), *captions
         return as_picture(image.numpy(), encoder.scale_of(image.dtype)), *captions
 
     try:
@@ -208,7 +214,7 @@ def _open(recipe: Recipe, data: Any) -> "Source":
     except OwnlatentError as error:
         source = open_data(recipe, data)
         log.info("labels     none: %s", error)
-    log.info("data       %s: %d images", source.name, len(source))
+    log.info("data       %s: %d %s", source.name, len(source), NOUNS[recipe.modality])
     return source
 
 

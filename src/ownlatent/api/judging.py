@@ -54,7 +54,7 @@ def evaluate(
         own = None if network is None else own_network(network)
         encoder = run.encoder if own is None else load_trained(run.folder, own)
         device = choose_device(options.accelerator)
-        pairs = open_pairs(trains, tests, options)
+        pairs = open_pairs(trains, tests, options, run.recipe.modality)
         untrained = untrained_of(run, encoder, own, options)
         with claimed(run.folder), to_file(run.folder, buffered):
             entries = judge(Run(run.folder, encoder), pairs, options, device, untrained)

@@ -11,7 +11,7 @@ from ownlatent.pretraining import follow, go_on, prepared, train
 from ownlatent.recipes.begin import apart, begin, method_for
 from ownlatent.run import Run, check_folder, claimed, default_folder, make_way, written
 from ownlatent.train import processes
-from ownlatent.train.recipe import Recipe, edit
+from ownlatent.train.recipe import Recipe, coerce, edit
 
 if TYPE_CHECKING:
     from torch import nn
@@ -109,19 +109,21 @@ def replay(run: str | Path, network: "str | nn.Module | OwnNetwork | None" = Non
 
 
 def demo(*, out: str | Path | None = None, overwrite: bool = False, **fields: Any) -> Run:
-    """The main job on real photographs that need no download: train, compare with the baselines, draw.
+    """The main job on data that need no download, real photographs or made sounds: train, compare, draw.
 
     out: the run folder, by default the first of runs/demo, runs/demo-2, ... that is free. fields: as
     for `pretrain`, such as minutes=1.
     """
-    from ownlatent.recipes.photos import MINUTES, photos
+    from ownlatent.recipes import photos, sounds
 
+    modality = coerce(fields.pop("modality", "image"), Recipe.__annotations__["modality"], "modality")
     if out is None:
         numbered = (Path("runs") / (f"demo-{n}" if n > 1 else "demo") for n in itertools.count(1))
         out = next(folder for folder in numbered if not folder.exists())
-    given = None if "epochs" in fields else fields.get("minutes", MINUTES)
+    given = None if "epochs" in fields else fields.get("minutes", (sounds if modality == "audio" else photos).MINUTES)
     method = fields.get("method") or method_for(edit(Recipe(), {"minutes": given}).minutes)
-    return pretrain(recipe=photos(method), out=out, overwrite=overwrite, **fields)
+    recipe = sounds.sounds(method) if modality == "audio" else photos.photos(method)
+    return pretrain(recipe=recipe, out=out, overwrite=overwrite, **fields)
 
 
 def _begin(recipe: str | Path | Recipe | None, fields: dict[str, Any]) -> tuple[Recipe, dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+from ownlatent.types import Size, height_and_width
+
 
 @dataclass(frozen=True)
 class View:
@@ -30,10 +32,38 @@ class View:
     solarize: float = 0.0
     """Probability of inverting the values above one half."""
 
-    def pixels(self, image_size: int) -> int:
-        """The side of the view in pixels."""
-        return max(1, round(self.size * image_size))
+    def pixels(self, size: Size) -> int:
+        """The side of the view in pixels, where a whole one has this."""
+        assert isinstance(size, int)
+        return max(1, round(self.size * size))
 
+
+@dataclass(frozen=True)
+class SoundView:
+    """The distribution of one view of a sound's spectrogram; each operation is drawn per sound, in this order."""
+
+    size: float = 1.0
+    """Frames as a share of the view's: for small views beside large ones."""
+    mixup: float = 0.4
+    """The largest share of another sound that is mixed in; none with 0."""
+    crop_height: tuple[float, float] = (0.6, 1.5)
+    """Height of the crop as a share of the bands, uniform."""
+    crop_width: tuple[float, float] = (0.6, 1.5)
+    """Width of the crop as a share of the frames, uniform."""
+    canvas: float = 1.5
+    """Frames of what is cropped from, as a share of the view's: beyond the sound it is empty."""
+    fader: float = 0.0
+    """The most that is added or taken at the beginning and at the end, in standard deviations; between is a line."""
+    standardise: bool = True
+    """Bring all views of a batch together to mean 0 and variance 1."""
+
+    def pixels(self, size: Size) -> Size:
+        """The view's bands and frames, where a whole one has these."""
+        height, width = height_and_width(size)
+        return height, max(1, round(self.size * width))
+
+
+AnyView = View | SoundView
 
 # Two jitters go round in the field: BYOL's (0.4, 0.4, 0.2, 0.1), which is View's default, and SimCLR's at its
 # strengths of 1 and one half.
@@ -90,4 +120,13 @@ RECIPES: dict[str, tuple[View, ...]] = {
     "gentle": (View(crop_scale=(0.3, 1.0), brightness=0.2, contrast=0.2),) * 2,
     # Ordinary training with labels: one view, crop and flip.
     "supervised": (View(jitter=0.0, grayscale=0.0),),
+}
+
+SOUND_RECIPES: dict[str, tuple[SoundView, ...]] = {
+    # BYOL-A, version 1 (Niizumi et al. 2021, section III and config.yaml).
+    "byol_a": (SoundView(),) * 2,
+    # Version 2 (Niizumi et al. 2023): less of another sound, and the random linear fader.
+    "byol_a_v2": (SoundView(mixup=0.2, fader=1.0),) * 2,
+    # Ordinary training with labels: one view, a little of the crop.
+    "supervised": (SoundView(mixup=0.0, crop_height=(0.9, 1.1), crop_width=(0.8, 1.25), standardise=False),),
 }

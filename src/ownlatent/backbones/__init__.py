@@ -12,6 +12,7 @@ from ownlatent.backbones.stem import fit_stem
 from ownlatent.backbones.tap import Adapter, Tap, find, measured
 from ownlatent.errors import OwnlatentError, nearest
 from ownlatent.nn.norm import without_batchnorm
+from ownlatent.types import Size, in_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,7 +73,7 @@ def create(
     pool: str = "mean",
     adapter: Adapter | None = None,
     channels: int = 3,
-    image_size: int = 224,
+    image_size: Size = 224,
     pretrained: bool = False,
     norm: str = "batch",
     **keywords: Any,
@@ -151,12 +152,12 @@ def check_name(name: str) -> None:
     library_of(name)
 
 
-def measure(net: nn.Module, tap: Tap, channels: int, image_size: int) -> tuple[Tap, int]:
+def measure(net: nn.Module, tap: Tap, channels: int, image_size: Size) -> tuple[Tap, int]:
     """As `tap.measured`. Raises OwnlatentError also if the network does not take images of this kind."""
     try:
         return measured(tap, net, channels, image_size)
     except REFUSALS as error:
         raise OwnlatentError(
-            f"the backbone does not take {channels} channels of {image_size}x{image_size} px ({first_line(error)}): "
+            f"the backbone does not take {channels} channels of {in_words(image_size)} ({first_line(error)}): "
             "choose another --image-size or --backbone"
         ) from error

@@ -1,4 +1,4 @@
-"""The product: images in, features out, with the preprocessing inside."""
+"""The product: images or sounds in, features out, with the preprocessing inside."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ownlatent.backbones import Backbone
+from ownlatent.sound.front_end import LogMel, to_levels
+from ownlatent.types import Modality, Size
 
 
 class Encoder(nn.Module):
@@ -15,19 +17,28 @@ class Encoder(nn.Module):
     network, which takes normalised images. image_size: the side it was trained at; other sizes work
     where the network allows. peak: the value of uint16 images that counts as 1, above 255 if it was
     trained on such.
+
+    An encoder of sounds has an image_size of (64, frames). It takes waveforms (B, samples) of 16 kHz, floats of full
+    scale 1, or spectrograms as sources give them: (B, 1, 64, T), uint16 or floats in [0, 1].
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, backbone: Backbone, image_size: int, mean: Sequence[float], std: Sequence[float], peak: float = 255.0
+        self, backbone: Backbone, image_size: Size, mean: Sequence[float], std: Sequence[float], peak: float = 255.0
     ):
         super().__init__()
         self.peak = peak
         self.backbone, self.image_size, self.num_features = backbone, image_size, backbone.num_features
+        self.front_end = LogMel() if isinstance(image_size, tuple) else None
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
+
+    @property
+    def modality(self) -> Modality:
+        """What it takes."""
+        return "image" if self.front_end is None else "audio"
 
     @property
     def full_scale(self) -> float:
@@ -44,7 +55,9 @@ class Encoder(nn.Module):
     def normalized(self, images: Tensor) -> Tensor:
         """Images as the backbone takes them."""
         x = images
-        if images.dtype == torch.uint8:
+        if self.front_end is not None and images.ndim == 2:
+            x = to_levels(self.front_end(images))
+        elif images.dtype == torch.uint8:
             x = images.float() / 255
         elif images.dtype == torch.uint16:
             x = (images.float() / self.full_scale).clamp(max=1)

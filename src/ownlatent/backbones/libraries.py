@@ -1,12 +1,14 @@
-"""Networks by name: this package's own small ones, timm's, torchvision's and transformers'."""
+"""Networks by name: this package's own, timm's, torchvision's and transformers'."""
 
 from typing import Any
 
 from torch import nn
 
-from ownlatent.backbones.small import NETWORKS
+from ownlatent.backbones import byol_a, small
 from ownlatent.errors import OwnlatentError, nearest
+from ownlatent.types import Size
 
+NETWORKS = {**small.NETWORKS, **byol_a.NETWORKS}
 # What networks raise when their settings or the images' shape do not suit them.
 REFUSALS = (TypeError, ValueError, AssertionError, RuntimeError, AttributeError, KeyError, IndexError)
 _NEED_TRANSFORMERS = "networks of Hugging Face need transformers: pip install 'ownlatent[transformers]'"
@@ -32,7 +34,7 @@ def library_of(name: str) -> str:
     raise OwnlatentError(f"there is no backbone {name!r}: {nearest(plain, known)}")
 
 
-def build(name: str, channels: int, image_size: int, pretrained: bool, keywords: dict[str, Any]) -> nn.Module:
+def build(name: str, channels: int, image_size: Size, pretrained: bool, keywords: dict[str, Any]) -> nn.Module:
     """A network without its classifier, by its library. Raises OwnlatentError."""
     library = library_of(name)
     plain = name.removeprefix("hf:") if library == "hf" else name.rpartition(":")[2]
@@ -98,7 +100,7 @@ def _torchvision_names() -> list[str]:
 
 
 def build_timm(
-    name: str, image_size: int, pretrained: bool, keywords: dict[str, Any]
+    name: str, image_size: Size, pretrained: bool, keywords: dict[str, Any]
 ) -> tuple[nn.Module, dict[str, Any]]:
     """timm's network without a classifier, and all the keywords that it was made from."""
     import timm
@@ -116,7 +118,7 @@ def build_timm(
     raise AssertionError
 
 
-def torchvision_arguments(name: str, image_size: int, keywords: dict[str, Any]) -> dict[str, Any]:
+def torchvision_arguments(name: str, image_size: Size, keywords: dict[str, Any]) -> dict[str, Any]:
     """The keywords that torchvision's network is made from, with those that `keywords` leave open."""
     usual: dict[str, Any] = {"image_size": image_size} if name.startswith("vit_") else {}
     if name in ("googlenet", "inception_v3"):  # their auxiliary heads would come along in training
@@ -124,7 +126,7 @@ def torchvision_arguments(name: str, image_size: int, keywords: dict[str, Any]) 
     return {**usual, **keywords}
 
 
-def _build_torchvision(name: str, image_size: int, pretrained: bool, keywords: dict[str, Any]) -> nn.Module:
+def _build_torchvision(name: str, image_size: Size, pretrained: bool, keywords: dict[str, Any]) -> nn.Module:
     import torchvision
 
     keywords = torchvision_arguments(name, image_size, keywords)
@@ -137,7 +139,7 @@ def _build_torchvision(name: str, image_size: int, pretrained: bool, keywords: d
     return net
 
 
-def _build_hf(name: str, channels: int, image_size: int, pretrained: bool, keywords: dict[str, Any]) -> nn.Module:
+def _build_hf(name: str, channels: int, image_size: Size, pretrained: bool, keywords: dict[str, Any]) -> nn.Module:
     """By its configuration, of which keywords change entries; or they hold all of it, as "config"."""
     try:
         from transformers import AutoConfig, AutoModel

@@ -12,6 +12,7 @@ from torch import nn
 
 from ownlatent.backbones.tap import Adapter
 from ownlatent.errors import OwnlatentError, nearest
+from ownlatent.types import Size
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class OwnNetwork:
     adapter: Adapter | None = None
     settings: tuple[str, ...] = ()
 
-    def __call__(self, channels: int, image_size: int, **keywords: Any) -> nn.Module:
+    def __call__(self, channels: int, image_size: Size, **keywords: Any) -> nn.Module:
         """A network; `channels` and `image_size` go to it if it takes them. Raises OwnlatentError."""
         for keyword in keywords:
             if keyword not in self.settings:

@@ -4,11 +4,13 @@ from copy import deepcopy
 
 from torch import nn
 
+from ownlatent.types import Size, height_and_width
+
 SMALL_IMAGE = 64  # pixels: up to here the ImageNet stem would throw most of the image away
 _STEM_POOLS = ("maxpool", "features.pool0")  # torchvision's and timm's names for the pool after the stem
 
 
-def fit_stem(net: nn.Module, image_size: int, channels: int, smaller: bool = True) -> list[str]:
+def fit_stem(net: nn.Module, image_size: Size, channels: int, smaller: bool = True) -> list[str]:
     """Adapt the first convolution in place and say in words what was changed.
 
     At 64 px and below a strided first convolution becomes 3x3 with stride 1, and the max-pool of
@@ -16,7 +18,7 @@ def fit_stem(net: nn.Module, image_size: int, channels: int, smaller: bool = Tru
     channel count than the convolution's gets a fresh one. smaller: without it only the channels are seen to.
     """
     changes = []
-    smaller = smaller and image_size <= SMALL_IMAGE
+    smaller = smaller and min(height_and_width(image_size)) <= SMALL_IMAGE
     if smaller:
         for name in _STEM_POOLS:
             if _has(net, name):

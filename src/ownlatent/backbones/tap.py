@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ownlatent.backbones.mode import untouched
 from ownlatent.errors import OwnlatentError, nearest
+from ownlatent.types import Size, height_and_width
 
 POOLS = ("mean", "class")
 Adapter = Callable[[nn.Module, Tensor], Any]
@@ -118,14 +119,14 @@ def find(
     return Tap(plain, key, pool, adapter=adapter)
 
 
-def measured(tap: Tap, net: nn.Module, channels: int, image_size: int) -> tuple[Tap, int]:
+def measured(tap: Tap, net: nn.Module, channels: int, image_size: Size) -> tuple[Tap, int]:
     """The tap with what only a pass tells, and the width D of its features; neither network nor random state change.
 
     Raises OwnlatentError if the layer gives no features for each image, and whatever a network raises that does not
     take such images.
     """
     device = next((p.device for p in net.parameters()), torch.device("cpu"))
-    images = torch.zeros(2, channels, image_size, image_size, device=device)
+    images = torch.zeros(2, channels, *height_and_width(image_size), device=device)
     with torch.no_grad(), untouched(net):
         if tap.layer:
             tap = replace(tap, calls=_calls(tap, net, images))

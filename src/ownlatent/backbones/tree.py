@@ -10,9 +10,10 @@ from ownlatent.backbones.libraries import REFUSALS, first_line
 from ownlatent.backbones.mode import untouched
 from ownlatent.backbones.tap import Adapter
 from ownlatent.errors import OwnlatentError
+from ownlatent.types import Size, height_and_width, in_words
 
 
-def tree(net: nn.Module, channels: int, image_size: int, depth: int, adapter: Adapter | None = None) -> list[str]:
+def tree(net: nn.Module, channels: int, image_size: Size, depth: int, adapter: Adapter | None = None) -> list[str]:
     """Lines with each layer's name, its kind, the shape of what it gives for one image, and its parameters.
 
     depth: of the names, in parts between dots. A layer without a shape is never called by itself: it only holds others.
@@ -26,10 +27,10 @@ def tree(net: nn.Module, channels: int, image_size: int, depth: int, adapter: Ad
     device = next((p.device for p in net.parameters()), torch.device("cpu"))
     try:
         with torch.no_grad(), untouched(net):
-            (adapter or nn.Module.__call__)(net, torch.zeros(1, channels, image_size, image_size, device=device))
+            (adapter or nn.Module.__call__)(net, torch.zeros(1, channels, *height_and_width(image_size), device=device))
     except REFUSALS as error:
         raise OwnlatentError(
-            f"the network does not take {channels} channels of {image_size}x{image_size} px ({first_line(error)}): "
+            f"the network does not take {channels} channels of {in_words(image_size)} ({first_line(error)}): "
             "give another --image-size or --channels"
         ) from error
     finally:

@@ -15,11 +15,13 @@ from torch import nn
 from ownlatent.checks.duplicates import duplicates
 from ownlatent.checks.finding import BROKEN, GOOD, LACKING, Finding
 from ownlatent.checks.network import counting_saved, fixed_bytes, shapes
+from ownlatent.data.frames import Frames
 from ownlatent.data.loader import order
 from ownlatent.data.resident import Resident
 from ownlatent.diagnostics.verdict import EQUAL_VIEWS, STARVED_FROM, suspects
 from ownlatent.machine import memory
 from ownlatent.methods._card import card
+from ownlatent.sound.spectrum import HOP, RATE
 from ownlatent.train.budget import Budget
 from ownlatent.train.callbacks.metrics import read_rows
 from ownlatent.train.fit import against_waiting, fit, setting_of, silently
@@ -59,12 +61,15 @@ def images(job: Job) -> Iterator[Finding]:
     seen = job.survey
     assert seen is not None
     skipped, of, where = len(seen.skipped), seen.count, " of a sample"
-    if isinstance(job.data, Resident):
+    if isinstance(job.data, (Resident, Frames)):
         skipped, of, where = len(job.data.skipped), len(job.data) + len(job.data.skipped), ""
     text = f"{skipped} of {of} files{where} cannot be read"
     yield Finding("files", GOOD, text) if not skipped else Finding("files", LACKING, f"{text}; they are left out")
     depth = 8 if seen.peak == 255 else 16
-    yield Finding("pixels", GOOD, f"{seen.channels} channels of {depth} bits, {seen.side} px at the median")
+    if job.recipe.modality == "audio":
+        yield Finding("lengths", GOOD, f"nine of ten sounds are up to {seen.frames * HOP / RATE:.2f} s long")
+    else:
+        yield Finding("pixels", GOOD, f"{seen.channels} channels of {depth} bits, {seen.side} px at the median")
     found = duplicates(job.data, order(len(job.data), 0, 0)[:_SAMPLE].tolist())
     if found.exact + found.near > 0.05 * found.looked:
         text = f"of {found.looked} images {found.exact} are there twice and {found.near} more nearly"
@@ -115,6 +120,8 @@ def network(job: Job, batch: Views) -> Iterator[Finding]:
     there = torch.cuda.mem_get_info(job.device)[0] if job.device.type == "cuda" else memory()
     if isinstance(job.data, Resident):
         there -= job.data.images.nbytes
+    elif isinstance(job.data, Frames):
+        there -= job.data.frames.nbytes
     images_in_pass = recipe.batch_size // recipe.accumulate
     needed, most = fixed + each * images_in_pass, int((_ROOM * there - fixed) / each)
     text = f"about {needed / _GIB:.2f} GiB for passes of {images_in_pass} images; about {max(0, most)} would fit"

@@ -1,4 +1,4 @@
-"""The bytes of an image file to an upright tensor (C, H, W) of uint8 or uint16; `formats/` knows the kinds of files."""
+"""The bytes of an image or sound file to a tensor (C, H, W) of uint8 or uint16; `formats/` knows the kinds of files."""
 
 import struct
 from collections.abc import Iterable
@@ -10,14 +10,20 @@ from torch import Tensor
 
 from ownlatent.data.formats import recognise
 from ownlatent.data.formats.picture import Format, Picture, Unreadable
+from ownlatent.data.formats.sound import ENDINGS
 from ownlatent.errors import OwnlatentError
+from ownlatent.sound.spectrum import MELS
+from ownlatent.types import Modality, Size
 
 __all__ = [
     "EXTENSIONS",
+    "SEARCHED",
     "Format",
     "Unreadable",
     "decode",
+    "fit",
     "fit_square",
+    "fit_time",
     "format_of",
     "inspect",
     "resize",
@@ -27,13 +33,15 @@ __all__ = [
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2", ".avif"}
 EXTENSIONS |= {".npy"}
+SEARCHED: dict[Modality, set[str]] = {"image": EXTENSIONS, "audio": ENDINGS}
+"""The endings of the files that a folder or an archive is searched for."""
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue, as in JPEG
 
 
 def inspect(data: bytes) -> Format:
     """What a file holds, by its header: its channels (transparency does not count) and depth. Raises Unreadable."""
     picture = _open(data)
-    return Format(picture.channels, picture.depth)
+    return Format(picture.channels, picture.depth, picture.is_sound)
 
 
 def size_of(data: bytes) -> tuple[int, int]:
@@ -51,6 +59,8 @@ def decode(data: bytes, format: Format, shrink: int = 1) -> Tensor:
     Raises Unreadable with a reason in one line and nothing else, whatever the data hold.
     """
     picture = _open(data)
+    if picture.is_sound != format.sound:
+        raise Unreadable("a sound among images" if picture.is_sound else "an image among sounds")
     have, want = picture.channels, format.channels
     if have != want and {have, want} != {1, 3}:
         raise Unreadable(f"it has {have} channel{'s' * (have > 1)} and the others {want}")
@@ -62,7 +72,7 @@ def decode(data: bytes, format: Format, shrink: int = 1) -> Tensor:
         if not pixels.flags.writeable:  # a view of the file's bytes
             pixels = pixels.copy()
         return torch.from_numpy(pixels).permute(2, 0, 1)
-    except Unreadable:
+    except (Unreadable, OwnlatentError):  # the second where a package is missing
         raise
     except Exception as error:  # decoders raise whatever they like on damaged files
         raise Unreadable(_reason(picture.kind, error)) from error
@@ -84,6 +94,8 @@ def format_of(sample: Iterable[bytes]) -> Format:
     if not formats:
         raise reason
     together = joint(formats)
+    if len({format.sound for format in formats}) > 1:
+        raise OwnlatentError("there are images and sounds: give each kind a folder of its own")
     if together is None:
         channels = sorted(format.channels for format in formats)
         raise OwnlatentError(
@@ -95,9 +107,10 @@ def format_of(sample: Iterable[bytes]) -> Format:
 def joint(formats: set[Format]) -> Format | None:
     """The format that all of these go into, gray into colour and 8 bits into 16; None if there is none."""
     channels = {format.channels for format in formats}
-    if len(channels) > 1 and channels != {1, 3}:
+    sound = {format.sound for format in formats}
+    if (len(channels) > 1 and channels != {1, 3}) or len(sound) > 1:
         return None
-    return Format(max(channels), max(format.depth for format in formats))
+    return Format(max(channels), max(format.depth for format in formats), sound.pop())
 
 
 def shrink_for(room: float) -> int:
@@ -113,6 +126,26 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
         return F.interpolate(image.unsqueeze(0), size, mode="bilinear", antialias=True)[0]
     resized = F.interpolate(image.unsqueeze(0).float(), size, mode="bilinear", antialias=True)[0]
     return resized.round().clamp(0, 65535).to(image.dtype)
+
+
+def fit(image: Tensor, size: Size) -> Tensor:
+    """An image, or the spectrogram of a sound, as an evaluator sees it: (C, size, size) or (1, 64, frames)."""
+    return fit_square(image, size) if isinstance(size, int) else fit_time(image, size[1])
+
+
+def fit_time(image: Tensor, frames: int, place: float = 0.5) -> Tensor:
+    """A spectrogram (1, 64, T) of so many frames: a part of a longer one, a shorter one with silence around it.
+
+    place: of the part, from 0, the first, to 1, the last; a shorter one comes to stand in the middle.
+    """
+    length = image.shape[2]
+    if length >= frames:
+        first = min(int(place * (length - frames + 1)), length - frames)
+        return image[:, :, first : first + frames]
+    padded = image.new_zeros((1, MELS, frames))
+    first = (frames - length) // 2
+    padded[:, :, first : first + length] = image
+    return padded
 
 
 def fit_square(image: Tensor, size: int) -> Tensor:
@@ -142,7 +175,7 @@ def _open(data: bytes) -> Picture:
         picture = kind(data)
         picture.check()
         return picture
-    except Unreadable:
+    except (Unreadable, OwnlatentError):
         raise
     except Exception as error:  # as above
         raise Unreadable(_reason(kind.kind, error)) from error

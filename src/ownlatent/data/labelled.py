@@ -12,7 +12,7 @@ from ownlatent.data.decode import Unreadable
 from ownlatent.data.reading import batches, check_any_read
 from ownlatent.data.source import EncodedSource, Source
 from ownlatent.errors import OwnlatentError
-from ownlatent.types import Sample
+from ownlatent.types import Sample, Size
 
 
 class Labelled:
@@ -45,7 +45,7 @@ class Labelled:
             digest.update(content)
         return digest.hexdigest()
 
-    def batches(self, channels: int, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def batches(self, channels: int, size: Size) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Images (B, channels, size, size), uint8 or uint16, with their labels (B,) and places (B,) in the source.
 
         Raises OwnlatentError if no image can be read, or if they have other channels that are neither gray nor colour.

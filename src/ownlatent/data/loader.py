@@ -6,20 +6,23 @@ The stream starts at any batch, so resuming is starting at a number. An epoch's 
 
 import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from time import perf_counter
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from ownlatent.augment.recipes import View
+from ownlatent.augment.recipes import AnyView, SoundView, View
 from ownlatent.augment.views import Within, pick
+from ownlatent.data.clips import Clips
 from ownlatent.data.crops import Batch, Crops
 from ownlatent.data.resident import Resident, check_unreadable
 from ownlatent.data.source import Source
 from ownlatent.errors import OwnlatentError
+from ownlatent.types import Size
 
 log = logging.getLogger("ownlatent")
 
@@ -98,9 +101,17 @@ class ResidentLoader:
             yield batch
 
 
+def cutting(source: Source, views: Sequence[AnyView], size: Size, within: Within | None = None) -> Crops | Clips:
+    """The data set whose items are batches of what each view shows of its images or sounds."""
+    if isinstance(size, int):
+        return Crops(source, cast(Sequence[View], views), size, within)
+    return Clips(source, cast(Sequence[SoundView], views), size[1], within)
+
+
 class StreamingLoader:
     """Batches of a source too large or too varied for memory: {"crops": V tensors (B, C, S, S), "number": ...}.
 
+    Of sounds (B, 1, 64, T), and behind them those that are mixed in; their source may be in memory, without workers.
     Worker processes decode each image and cut every view's crop at full resolution; a crop depends
     on (seed, batch, place in the batch). labelled: with the "labels" (B,) of the batch, for a method that uses
     them. waited: seconds in which training had nothing to do.
@@ -111,15 +122,15 @@ class StreamingLoader:
     def __init__(
         self,
         source: Source,
-        views: tuple[View, ...],
-        size: int,
+        views: Sequence[AnyView],
+        size: Size,
         batches: Batches,
         workers: int,
         max_unreadable: float = 1.0,
         labelled: bool = False,
     ):
         self.loader = DataLoader(
-            Crops(source, views, size, batches.within),
+            cutting(source, views, size, batches.within),
             sampler=_Numbered(batches),
             batch_size=None,  # an item of the data set is a whole batch, so that a worker knows its number
             num_workers=workers,

@@ -9,12 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ownlatent.data.decode import Format, Unreadable, fit_square
+from ownlatent.data.decode import Format, Unreadable, fit
 from ownlatent.data.pixels import conform
 from ownlatent.data.resident import ahead
 from ownlatent.data.source import Source, Stacked
 from ownlatent.errors import OwnlatentError
 from ownlatent.machine import cores
+from ownlatent.types import Size, height_and_width
 
 _PIECE = 8  # images that a thread reads at a time: handing over each by itself takes as long as decoding a small one
 
@@ -35,7 +36,7 @@ class Batch(NamedTuple):
     skipped: Sequence[tuple[int, str, str]]
 
 
-def batches(source: Source, channels: int, size: int, batch_size: int = 512, start: int = 0) -> Iterator[Batch]:
+def batches(source: Source, channels: int, size: Size, batch_size: int = 512, start: int = 0) -> Iterator[Batch]:
     """The images of a source from `start` on, squared and brought to (channels, size, size), `batch_size` at a time.
 
     The next batch is decoded by a thread per processor while this one is used. Where one ends depends on start and
@@ -78,7 +79,7 @@ def check_any_read(found: int, source: Source, reason: str) -> None:
         raise OwnlatentError(f"none of the {len(source)} images of {source.name} can be read: {reason}")
 
 
-def _read(source: Source, first: int, stop: int, channels: int, size: int) -> Batch:
+def _read(source: Source, first: int, stop: int, channels: int, size: Size) -> Batch:
     if isinstance(source, Stacked) and (found := source.stack(first, stop)) and _fits(found[0], channels, size):
         images, known = found
         names = [source.title(place) for place in range(first, stop)]
@@ -92,15 +93,15 @@ def _read(source: Source, first: int, stop: int, channels: int, size: int) -> Ba
         except Unreadable as error:
             skipped.append((place, source.title(place), str(error)))
             continue
-        read.append(with_channels(fit_square(sample.image, size), channels, source.name))
+        read.append(with_channels(fit(sample.image, size), channels, source.name))
         places.append(place)
         names.append(sample.name)
         labels.append(sample.label)
     return Batch(first, stop, torch.stack(read) if read else None, places, names, labels, skipped)
 
 
-def _fits(images: Tensor, channels: int, size: int) -> bool:
-    return images.shape[1:] == (channels, size, size)
+def _fits(images: Tensor, channels: int, size: Size) -> bool:
+    return images.shape[1:] == (channels, *height_and_width(size))
 
 
 def _joined(pieces: Sequence[Batch]) -> Batch:

@@ -23,7 +23,8 @@ class Survey:
 
     channels: of every image. side: the shorter side in pixels, at the median. bytes: of all images
     decoded, or None if they differ in size. mean, std: per channel, of images in [0, 1]. peak: the
-    value that counts as 1. count: images looked at. skipped: {title: reason} of the unreadable ones.
+    value that counts as 1. count: images looked at. skipped: {title: reason} of the unreadable ones. frames: that nine
+    of ten do not exceed, of sounds.
     """
 
     channels: int
@@ -34,6 +35,7 @@ class Survey:
     peak: float
     count: int
     skipped: dict[str, str]
+    frames: int = 0
 
 
 def survey(source: Source) -> Survey:
@@ -63,7 +65,7 @@ def survey(source: Source) -> Survey:
     if pixels[0].dtype == torch.uint16:
         # Cameras of 12 or 14 bits store their values in 16: the smallest range that holds the sample is full scale,
         # unless the source knows better, because it made its whole numbers from fractions. Never 255: that is 8 bits'.
-        peak = getattr(source, "full_scale", None) or float(2 ** max(9, largest.bit_length()) - 1)
+        peak = full_scale_of(source) or float(2 ** max(9, largest.bit_length()) - 1)
     mean, std = _statistics(pixels, peak)
     return Survey(
         channels=shapes[0][0],
@@ -74,7 +76,15 @@ def survey(source: Source) -> Survey:
         peak=peak,
         count=count,
         skipped=skipped,
+        frames=sorted(shape[2] for shape in shapes)[(len(shapes) - 1) * 9 // 10],
     )
+
+
+def full_scale_of(source: Source) -> float | None:
+    """The value that stands for 1, where the source knows it."""
+    if getattr(getattr(source, "format", None), "sound", False):
+        return 65535.0  # levels of a spectrogram
+    return getattr(source, "full_scale", None)
 
 
 def _statistics(pixels: list[Tensor], peak: float) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -1,4 +1,4 @@
-"""What one could have had without training: the pixels themselves, and the same encoder with random weights."""
+"""What one could have had without training: what the encoder is given, and the same encoder with random weights."""
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,22 @@ class Pixels(nn.Module):
         if x.shape[-1] > MOST_PIXELS:
             x = F.interpolate(x, (MOST_PIXELS, MOST_PIXELS), mode="area")
         return x.clamp(max=1).flatten(1)
+
+
+class Bands(nn.Module):
+    """Spectrograms (B, 1, 64, T) to the mean and the standard deviation over time of each band (B, 128), of levels."""
+
+    def __init__(self, full_scale: float = 65535.0):
+        super().__init__()
+        self.full_scale = full_scale
+
+    def scale_of(self, dtype: torch.dtype) -> float:
+        """The level of whole numbers of this type that counts as 1."""
+        return self.full_scale
+
+    def forward(self, sounds: Tensor) -> Tensor:
+        x = sounds.float() / (1.0 if sounds.is_floating_point() else self.full_scale)
+        return torch.cat([x.mean(-1), x.std(-1, correction=0)], dim=-1).flatten(1)
 
 
 @torch.no_grad()

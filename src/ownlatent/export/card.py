@@ -13,7 +13,18 @@ from ownlatent.export.preprocessing import without_folders
 from ownlatent.reporting.tables import as_markdown, console
 
 _UNKNOWN = "Not known: the encoder was exported without its run folder."
-_TOLD = ("method", "backbone", "epochs", "minutes", "image_size", "batch_size", "accumulate", "seed", "precision")
+_TOLD = (
+    "method",
+    "backbone",
+    "epochs",
+    "minutes",
+    "image_size",
+    "duration",
+    "batch_size",
+    "accumulate",
+    "seed",
+    "precision",
+)
 
 
 def card(
@@ -29,19 +40,33 @@ def card(
     recipe, results, environment = (_read(run, name) for name in ("recipe.json", "results.json", "env.json"))
     spec, method = encoder.backbone.spec, recipe.get("method")
     network = without_folders(spec["name"] if spec else recipe.get("backbone", "a network of its author's own"))
+    kind = f"Images of {facts['channels']} channels"
+    given = "with `images` as floats in [0, 1], (B, C, H, W), resized and cut out as below"
+    if encoder.modality == "audio":
+        kind = "Sounds"
+        given = (
+            "with `sounds` as waveforms of 16 kHz, floats in [-1, 1], (B, samples)"
+            if written.takes_sounds
+            else "with `images` as the levels of spectrograms in [0, 1], (B, 1, 64, frames), made as below"
+        )
     parts = [
-        _header(library, method, licence),
+        _header(library, method, licence, "audio" if encoder.modality == "audio" else "image"),
         f"# {network}, trained by {method}" if method else f"# Encoder: {network}",
-        f"Images of {facts['channels']} channels in, {encoder.num_features} features out."
+        f"{kind} in, {encoder.num_features} features out."
         + (f" It was trained with{'' if method == 'supervised' else 'out'} labels." if method else ""),
         "## Use",
-        "In this folder, with `images` as floats in [0, 1], (B, C, H, W), resized and cut out as below:",
+        f"In this folder, {given}:",
         "```python\n" + "\n".join(written.at(".").lines) + "\n```",
         _items([*written.at(".").facts, f"Tried when it was written: {checked}."]),
         "## Preprocessing",
         _preprocessing(facts),
         *(_of_run(recipe, results, environment) if recipe else ["## Data, training and results", _UNKNOWN]),
-        _items([f"changed for the images: {change}" for change in encoder.backbone.changes]),
+        _items(
+            [
+                f"changed for the {'sounds' if encoder.modality == 'audio' else 'images'}: {change}"
+                for change in encoder.backbone.changes
+            ]
+        ),
         "## Licence",
         licence or "None was named. Name one (`--licence`) before you pass these weights on.",
     ]
@@ -59,7 +84,7 @@ def _of_run(recipe: Mapping[str, Any], results: Mapping[str, Any], environment: 
     ]
 
 
-def _header(library: str, method: str | None, licence: str | None) -> str:
+def _header(library: str, method: str | None, licence: str | None, kind: str = "image") -> str:
     """YAML as the hub reads it: a licence by its identifier, or another one by its name."""
     if licence is None:
         terms = ["license: unknown"]
@@ -67,15 +92,29 @@ def _header(library: str, method: str | None, licence: str | None) -> str:
         terms = [f"license: {licence.lower()}"]
     else:
         terms = ["license: other", f"license_name: {json.dumps(' '.join(licence.split()))}"]
-    tags = ["image-feature-extraction", "ownlatent", *([method] if method else [])]
+    task = "feature-extraction" if kind == "audio" else "image-feature-extraction"
+    tags = [*(["audio"] if kind == "audio" else []), task, "ownlatent", *([method] if method else [])]
     tags += ["self-supervised-learning"] if method not in (None, "supervised") else []
-    lines = [*terms, f"library_name: {library}", "pipeline_tag: image-feature-extraction", "tags:"]
+    lines = [*terms, f"library_name: {library}", f"pipeline_tag: {task}", "tags:"]
     return "\n".join(["---", *lines, *(f"- {tag}" for tag in tags), "---"])
 
 
 def _preprocessing(facts: Mapping[str, Any]) -> str:
     """Also in preprocessing.json."""
     size = facts["image_size"]
+    if "sound" in facts:
+        sound = facts["sound"]
+        return "\n".join(
+            [
+                f"1. A sound is brought to {sound['rate']} Hz and one channel (the mean of them), full scale 1.",
+                f"2. Its power spectrum by a Hann window of {sound['window']} samples every {sound['hop']}, with "
+                f"silence around it, is summed up in {sound['bands']} bands of Slaney's mel scale, of equal area, from "
+                f"{sound['lowest_hz']:g} to {sound['highest_hz']:g} Hz.",
+                f"3. Levels are {facts['levels']}, with silence {sound['silence']:g} and span {sound['span']:g}.",
+                f"4. The mean {_list(facts['mean'])} is subtracted, and the result divided by the standard deviation "
+                f"{_list(facts['std'])}. It was trained on {size[1]} frames.",
+            ]
+        )
     return "\n".join(
         [
             f"1. An image of other than {size}x{size} pixels is resized so that its shorter side has "

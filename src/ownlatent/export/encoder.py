@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -18,8 +19,10 @@ from ownlatent.backbones.encoder import Encoder
 from ownlatent.backbones.weights import put
 from ownlatent.errors import OwnlatentError
 from ownlatent.files import write_json
+from ownlatent.sound.spectrum import front_end_facts
+from ownlatent.types import Size
 
-FORMATS = (1, 2)  # 2 says which layer gives the features; 1 is written where that is the network's own output
+FORMATS = (1, 2, 3)  # 3 is of sounds; 2 says which layer gives the features; 1 where that is the network's own output
 
 
 def save_encoder(encoder: Encoder, folder: Path) -> None:
@@ -29,8 +32,9 @@ def save_encoder(encoder: Encoder, folder: Path) -> None:
     was changed for small images.
     """
     tap = encoder.backbone.tap
+    inner = bool(tap.layer or tap.key is not None or tap.adapter or tap.pool != "mean")
     stored = {
-        "format": 2 if tap.layer or tap.key is not None or tap.adapter or tap.pool != "mean" else 1,
+        "format": 3 if encoder.modality == "audio" else 2 if inner else 1,
         "network": dict(encoder.backbone.spec) if encoder.backbone.spec else None,
         "num_features": encoder.num_features,
         "preprocessing": {
@@ -39,12 +43,13 @@ def save_encoder(encoder: Encoder, folder: Path) -> None:
             "std": encoder.std.flatten().tolist(),
             "peak": encoder.peak,
             "range": "images in [0, 1] (divided by peak) before mean and std",
+            **({"sound": front_end_facts()} if encoder.modality == "audio" else {}),
         },
         "changes": list(encoder.backbone.changes),
     }
     if encoder.backbone.settings:
         stored["settings"] = encoder.backbone.settings
-    if stored["format"] == 2:
+    if inner:
         stored["features"] = {"layer": tap.name or None, "pool": tap.pool, "adapter": tap.adapter is not None}
     write_json(folder / "encoder.json", stored)
     weights = folder / "encoder.safetensors"
@@ -57,6 +62,17 @@ def save_encoder(encoder: Encoder, folder: Path) -> None:
         raise _as_os_error(error, weights) from error
     finally:
         beside.unlink(missing_ok=True)  # what was written in vain
+
+
+def _size_in(stored: dict[str, Any]) -> Size:
+    """Of the images, or of the spectrograms, which this version must make as the one that trained did."""
+    size = stored["preprocessing"]["image_size"]
+    if stored["format"] < 3:
+        return int(size)
+    if stored["preprocessing"]["sound"] != front_end_facts():
+        raise ValueError("its spectrograms are made otherwise than by this version")
+    height, width = map(int, size)
+    return height, width
 
 
 def _each_once(net: nn.Module) -> dict[str, Tensor]:
@@ -93,7 +109,7 @@ def load_encoder(folder: str | Path, network: str | nn.Module | OwnNetwork | Non
                 f"{description} has format {stored['format']}, and this version reads {FORMATS[-1]}: update ownlatent"
             )
         mean, std = (tuple(map(float, stored["preprocessing"][key])) for key in ("mean", "std"))
-        size, peak = int(stored["preprocessing"]["image_size"]), float(stored["preprocessing"]["peak"])
+        size, peak = _size_in(stored), float(stored["preprocessing"]["peak"])
         spec = stored["network"]
         name, keywords = (None, {}) if spec is None else (str(spec["name"]), dict(spec["keywords"]))
         settings = dict(stored.get("settings", {}))

@@ -1,4 +1,4 @@
-"""What is done to an image before an encoder sees it, as plain facts that travel with its files."""
+"""What is done to an image or a sound before an encoder sees it, as plain facts that travel with its files."""
 
 import json
 import math
@@ -10,11 +10,21 @@ from torch import Tensor
 
 from ownlatent.backbones.encoder import Encoder
 from ownlatent.data.decode import shorter_side
+from ownlatent.sound.spectrum import front_end_facts
 
 
 def preprocessing(encoder: Encoder) -> dict[str, Any]:
     """The steps in their order, and their numbers: pixels, values of the file, values in [0, 1]."""
     size = encoder.image_size
+    if not isinstance(size, int):
+        return {
+            "channels": len(encoder.mean),
+            "image_size": list(size),
+            "sound": front_end_facts(),
+            "levels": "(ln(power in the band + e^silence) - silence) / span, at least 0 and at most 1",
+            "mean": plain(encoder.mean),
+            "std": plain(encoder.std),
+        }
     return {
         "channels": len(encoder.mean),
         "image_size": size,

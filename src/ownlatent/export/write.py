@@ -18,7 +18,7 @@ from ownlatent.backbones.encoder import Encoder
 from ownlatent.errors import OwnlatentError
 from ownlatent.export import card, formats
 from ownlatent.export.formats import Written
-from ownlatent.export.formats._photographs import photographs
+from ownlatent.export.formats._examples import examples, inputs
 from ownlatent.export.formats._sizes import difference
 from ownlatent.export.preprocessing import preprocessing
 from ownlatent.files import flush_folder, replace_file, write_json
@@ -104,15 +104,16 @@ def told(library: str, written: Written, found: float) -> str:
     if not written.gives_features:
         return f"read back by {library}: the same tensors"
     if not found:
-        return f"loaded back by {library}: features of photographs are the same to the bit"
-    return f"loaded back by {library}: features of photographs differ by at most {found:.1g} of the largest"
+        return f"loaded back by {library}: features of examples are the same to the bit"
+    return f"loaded back by {library}: features of examples differ by at most {found:.1g} of the largest"
 
 
 def _compared(written: Written, encoder: Encoder, chosen: ModuleType, folder: Path) -> float:
     """The difference that the lines of code lead to, run as they are. Raises OwnlatentError if it is too large."""
-    size = encoder.image_size
-    images = photographs(len(encoder.mean), size, size)
-    names: dict[str, Any] = {"images": images.contiguous().numpy() if written.arrays else images}
+    whole = encoder.modality == "audio" and written.takes_sounds
+    images = inputs(encoder) if whole else examples(encoder)
+    word = "sounds" if whole else "images"
+    names: dict[str, Any] = {word: images.contiguous().numpy() if written.arrays else images}
     try:
         exec("\n".join(written.at(str(folder)).lines), names)
     except Exception as error:

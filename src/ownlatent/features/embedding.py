@@ -20,6 +20,7 @@ from ownlatent.evaluation.embed import embed, embedded
 from ownlatent.features.network import as_stored, fingerprint, name_of, placed
 from ownlatent.features.partial import Partial, partial_of, telling
 from ownlatent.features.table import FORMAT, one_line
+from ownlatent.types import height_and_width
 
 log = logging.getLogger("ownlatent")
 _SHOWN = 10  # unreadable images that are named on the console
@@ -47,7 +48,7 @@ def write_features(
     """
     with placed(encoder, layer, torch.device(device)) as network:
         channels, size = encoder.mean.numel(), encoder.image_size
-        blank = torch.zeros(1, channels, size, size, dtype=torch.uint8)
+        blank = torch.zeros(1, channels, *height_and_width(size), dtype=torch.uint8)
         header: dict[str, Any] = {
             **{"format": FORMAT, "ownlatent": __version__},
             **{"encoder": name_of(encoder), "weights": fingerprint(encoder), "layer": layer},

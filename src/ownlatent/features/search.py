@@ -10,15 +10,17 @@ import torch
 from torch import Tensor
 
 from ownlatent.backbones.encoder import Encoder
-from ownlatent.data.decode import Unreadable, decode, fit_square, inspect
+from ownlatent.data.decode import Unreadable, decode, fit, inspect
 from ownlatent.data.pixels import to_image
 from ownlatent.data.reading import with_channels
 from ownlatent.data.reasons import brief
 from ownlatent.data.source import Source
+from ownlatent.data.sources.waveforms import Waveforms
 from ownlatent.errors import OwnlatentError
 from ownlatent.evaluation.embed import embed
 from ownlatent.features.network import fingerprint, name_of, placed
 from ownlatent.features.table import Table, one_line
+from ownlatent.types import NOUNS, Modality
 
 
 class Neighbour(NamedTuple):
@@ -42,18 +44,24 @@ def check_made_by(encoder: Encoder, table: Table, path: Path) -> None:
         )
 
 
-def read_query(value: Any) -> tuple[str, Tensor]:
-    """A name and the image (C, H, W) of a file, or of a Pillow image, array or tensor. Raises OwnlatentError."""
+def read_query(value: Any, modality: Modality = "image") -> tuple[str, Tensor]:
+    """A name and the image (C, H, W) of a file, or of a Pillow image, array or tensor; or the spectrogram of a sound.
+
+    Raises OwnlatentError.
+    """
     named = isinstance(value, (str, Path))
     name = one_line(os.fspath(value)) if named else f"a {type(value).__name__}"
     try:
         if not named:
-            return name, to_image(value)
+            return name, Waveforms([value])[0].image if modality == "audio" else to_image(value)
         content = Path(value).expanduser().read_bytes()
-        return name, decode(content, inspect(content))
+        format = inspect(content)
+        if format.sound != (modality == "audio"):
+            raise Unreadable("a sound, and the encoder is of images" if format.sound else "not a sound")
+        return name, decode(content, format)
     except (OSError, Unreadable) as error:
         reason = brief(error) if isinstance(error, OSError) else str(error)
-        raise OwnlatentError(f"{name} cannot be searched for ({reason}): give image files") from error
+        raise OwnlatentError(f"{name} cannot be searched for ({reason}): give {NOUNS[modality]}, as files") from error
 
 
 def directions(
@@ -61,9 +69,7 @@ def directions(
 ) -> np.ndarray:
     """Features (Q, D) float32 of unit length of images (C, H, W) of any size. Raises OwnlatentError."""
     channels, size = encoder.mean.numel(), encoder.image_size
-    fitted = [
-        with_channels(fit_square(image, size), channels, name)[None] for image, name in zip(images, names, strict=True)
-    ]
+    fitted = [with_channels(fit(image, size), channels, name)[None] for image, name in zip(images, names, strict=True)]
     with placed(encoder, layer, device) as network:  # one at a time: they may differ in depth
         return unit(embed(network, fitted, device=device).numpy())
 

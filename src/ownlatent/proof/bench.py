@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from ownlatent.augment.recipes import View
-from ownlatent.augment.views import MultiView
+from ownlatent.augment.recipes import AnyView
+from ownlatent.augment.sound_views import make_views
 from ownlatent.data.labelled import Labelled, in_classes_of, part_of
 from ownlatent.data.loader import VIEWS, generator
 from ownlatent.errors import OwnlatentError
@@ -15,6 +15,7 @@ from ownlatent.evaluation import cache
 from ownlatent.evaluation.cache import Features
 from ownlatent.evaluation.embed import embed
 from ownlatent.proof.subjects import Subject
+from ownlatent.types import Size
 
 log = logging.getLogger("ownlatent")
 _SAMPLE = 2000  # training images on which a baseline's form is chosen
@@ -87,20 +88,20 @@ class Bench:
         # Encoders bring their images into this order; weights in another would be turned around for every batch.
         return subject.network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def sample(self, channels: int, size: int) -> tuple[Tensor, Tensor]:
+    def sample(self, channels: int, size: Size) -> tuple[Tensor, Tensor]:
         """Some training images (n, channels, size, size), spread over all of them, and their labels (n,)."""
         count = min(_SAMPLE, len(self.train.source))
         rows = torch.linspace(0, len(self.train.source) - 1, count).long().tolist()
         images, labels, _ = zip(*Labelled(part_of(self.train.source, rows)).batches(channels, size), strict=True)
         return torch.cat(images), torch.cat(labels)
 
-    def augmented(self, subject: Subject, copies: int, seed: int, view: View) -> list[Tensor]:
+    def augmented(self, subject: Subject, copies: int, seed: int, view: AnyView) -> list[Tensor]:
         """Features (N, D) of the training images, a view of each anew for each of the copies."""
         plain = (0.0,) * subject.channels, (1.0,) * subject.channels  # the encoder normalises by itself
         network = self._ready(subject)
         found: list[list[Tensor]] = [[] for _ in range(copies)]
         for number, (images, _, _) in enumerate(self.train.batches(subject.channels, subject.image_size)):
-            make = MultiView([view], subject.image_size, *plain, subject.scale_of(images.dtype))
+            make = make_views([view], subject.image_size, *plain, subject.scale_of(images.dtype))
             for copy in range(copies):
                 (views,) = make.of_images(images, generator(seed, VIEWS, number, copy))
                 found[copy].append(embed(network, views, device=self.device))

@@ -18,12 +18,13 @@ from ownlatent.proof.gallery import keep_gallery
 from ownlatent.proof.judge import Judge, tasks
 from ownlatent.proof.record import Record
 from ownlatent.proof.settings import Evaluation, listed
-from ownlatent.proof.subjects import Subject, named_subject, of_encoder, pixel_subject, random_subject, untrained
+from ownlatent.proof.subjects import Subject, input_subject, named_subject, of_encoder, random_subject, untrained
 from ownlatent.proof.verdict import sentences
 from ownlatent.proof.with_labels import WithLabels
 from ownlatent.reporting.tables import console
 from ownlatent.run import Run
-from ownlatent.train.classify import CHOOSING, crop_and_flip
+from ownlatent.train.classify import CHOOSING, usual_view
+from ownlatent.types import Modality
 
 log = logging.getLogger("ownlatent")
 Pair = tuple[Labelled, Labelled | None]
@@ -77,7 +78,7 @@ def _judge(
     record.forget_others(subjects[0].weights)
     if with_labels is not None and with_labels.scratch is not None:
         _say_how_long(with_labels, options)
-    view = crop_and_flip(run.encoder.image_size)
+    view = usual_view(run.encoder.image_size)
     judge = Judge(bench, subjects, options, with_labels, view, record.known, record.add)
     entries: list[dict[str, Any]] = []
     shown = 0
@@ -119,7 +120,7 @@ def _subjects(trained: Encoder, scratch: Encoder | None, bench: Bench, options: 
         assert scratch is not None
         found.append(random_subject(deepcopy(scratch), *sample, layer, bench.device))  # its statistics may change
     if "pixels" not in without:
-        found.append(pixel_subject(trained, *sample))
+        found.append(input_subject(trained, *sample))
     return found
 
 
@@ -167,12 +168,18 @@ def _say_how_long(with_labels: WithLabels, options: Evaluation) -> None:
     )
 
 
-def open_pairs(trains: Sequence[Any], tests: Sequence[Any], options: Evaluation) -> list[Pair]:
-    """Labelled images by name or object, in pairs; of one list alone without test parts. Raises OwnlatentError."""
+def open_pairs(
+    trains: Sequence[Any], tests: Sequence[Any], options: Evaluation, modality: Modality = "image"
+) -> list[Pair]:
+    """Labelled images, or sounds, by name or object, in pairs; of one list alone without test parts.
+
+    Raises OwnlatentError.
+    """
+    where: dict[str, Any] = {"download": options.download, "root": options.data_root}
 
     def opened(data: Any) -> Labelled:
         name = str(data) if isinstance(data, Path) else data
-        return Labelled(open_source(name, labelled=True, download=options.download, root=options.data_root))
+        return Labelled(open_source(name, labelled=True, modality=modality, **where))
 
     if trains and tests:
         return [(opened(train), opened(test)) for train, test in zip(trains, tests, strict=True)]

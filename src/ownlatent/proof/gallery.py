@@ -1,4 +1,4 @@
-"""The images that a report shows, and what each encoder makes of them: written once, read without torch."""
+"""The images or sounds that a report shows, and what each encoder makes of them: written once, read without torch."""
 
 import io
 import json
@@ -22,16 +22,18 @@ from ownlatent.data.labelled import part_of
 from ownlatent.data.reading import batches
 from ownlatent.data.source import Source
 from ownlatent.diagnostics.spectrum import singular_values
-from ownlatent.evaluation.baselines import Pixels, calibrate_batchnorm
+from ownlatent.evaluation.baselines import Bands, Pixels, calibrate_batchnorm
 from ownlatent.evaluation.embed import embed
 from ownlatent.evaluation.knn import neighbours
 from ownlatent.files import replace_file
 from ownlatent.proof.bench import Bench
+from ownlatent.proof.hearing import sounds_of, spectrogram_tiles
 from ownlatent.proof.subjects import Subject
 from ownlatent.reporting.gallery import FILE, FORMAT, read_gallery
 from ownlatent.reporting.stills import draw_embedding, draw_nearest
 from ownlatent.train.images import open_data
 from ownlatent.train.prepare import Job
+from ownlatent.types import NOUNS
 
 log = logging.getLogger("ownlatent")
 MOST = 10_000  # images; more are not told apart on a screen
@@ -101,7 +103,11 @@ def keep_training_gallery(job: Job, folder: Path) -> None:
         places = [rows[place] for batch in found for place in batch.places]
         untrained = deepcopy(job.untrained).to(job.device)
         calibrate_batchnorm(untrained, torch.cat(images))  # its stronger form, nearly always
-        networks = {"trained": trained.to(job.device), "random": untrained, "pixels": Pixels(trained.full_scale)}
+        networks: dict[str, torch.nn.Module] = {"trained": trained.to(job.device), "random": untrained}
+        if trained.modality == "audio":
+            networks["bands"] = Bands(trained.full_scale)
+        else:
+            networks["pixels"] = Pixels(trained.full_scale)
         features = {name: embed(network, images, device=job.device) for name, network in networks.items()}
         facts: dict[str, Any] = {"data": source.name, "test": None, "weights": {}, "layer": None}
         write_gallery(folder, Shown(source, [], places, [-1] * len(places), (), trained), features, facts)
@@ -129,6 +135,8 @@ def write_gallery(folder: Path, shown: Shown, features: dict[str, Tensor], facts
     arrays["clusters"] = _clusters(arrays["0/components"], min(len(classes) or _CLUSTERS, _MOST_CLUSTERS))
     sheets, side = _sheets(shown)
     arrays |= {f"sheet/{number}": np.frombuffer(sheet, np.uint8) for number, sheet in enumerate(sheets)}
+    if shown.encoder.modality == "audio":
+        arrays |= sounds_of(shown.source, shown.places)
     about = {
         "format": FORMAT,
         "subjects": list(features),
@@ -137,6 +145,7 @@ def write_gallery(folder: Path, shown: Shown, features: dict[str, Tensor], facts
         "classes": classes,
         "side": side,
         "columns": _SHEET // side,
+        "noun": NOUNS[shown.encoder.modality],
         **facts,
     }
     arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)  # ASCII: names may hold anything
@@ -224,6 +233,9 @@ def _sheets(shown: Shown) -> tuple[list[bytes], int]:
 
 
 def _thumbnails(shown: Shown, side: int) -> Iterator[Image.Image]:
+    if shown.encoder.modality == "audio":
+        yield from spectrogram_tiles(shown.source, shown.places, side)
+        return
     first = shown.source[shown.places[0]].image
     channels = first.shape[0]
     for batch in batches(part_of(shown.source, shown.places), channels, side):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ownlatent import __version__
-from ownlatent.augment.recipes import View
+from ownlatent.augment.recipes import AnyView
 from ownlatent.evaluation.cache import Features
 from ownlatent.evaluation.intervals import accuracy_interval, paired_difference
 from ownlatent.evaluation.knn import knn_predictions
@@ -25,6 +25,7 @@ from ownlatent.proof.bench import Bench
 from ownlatent.proof.settings import Evaluation, listed
 from ownlatent.proof.subjects import Subject
 from ownlatent.proof.with_labels import WithLabels
+from ownlatent.train.classify import cropping
 
 log = logging.getLogger("ownlatent")
 _MEASURED = ("seconds", "chosen", "training", "num_train")  # what an entry that is known need not find again
@@ -88,7 +89,7 @@ class Judge:
         subjects: list[Subject],
         options: Evaluation,
         with_labels: WithLabels | None,
-        view: View,
+        view: AnyView,
         known: Mapping[str, tuple[dict[str, Any], np.ndarray]],
         record: Record,
     ):
@@ -97,7 +98,7 @@ class Judge:
         training = None
         if with_labels is not None:
             training = {"minutes": round(with_labels.finetune_minutes, 4), **with_labels.settings}
-        self.tasks = tasks(options, {"crop_scale": list(view.crop_scale)}, training)
+        self.tasks = tasks(options, cropping(view), training)
         self._knn: dict[str, dict[int, Tensor]] = {}
 
     def run(self) -> Iterator[dict[str, Any]]:

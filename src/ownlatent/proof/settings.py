@@ -8,7 +8,7 @@ from typing import Any
 from ownlatent.errors import OwnlatentError, nearest, option
 
 PROTOCOLS = ("knn", "linear", "low-shot", "sgd", "finetune")
-BASELINES = ("random", "pixels", "supervised")
+BASELINES = ("random", "pixels", "bands", "supervised")
 HEADS = ("linear", "mlp")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 

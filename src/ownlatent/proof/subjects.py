@@ -1,4 +1,4 @@
-"""Who is compared: the trained encoder, the same one untrained, the pixels, and whatever else the user names."""
+"""Who is compared: the trained encoder, the same one untrained, its plain input, and whatever else the user names."""
 
 import json
 import logging
@@ -16,15 +16,16 @@ from ownlatent.backbones import OwnNetwork
 from ownlatent.backbones.encoder import Encoder
 from ownlatent.backbones.weights import load_weights, read_weights
 from ownlatent.errors import OwnlatentError
-from ownlatent.evaluation.baselines import Pixels, calibrate_batchnorm
+from ownlatent.evaluation.baselines import Bands, Pixels, calibrate_batchnorm
 from ownlatent.evaluation.cache import weights_fingerprint
 from ownlatent.evaluation.embed import embed
 from ownlatent.evaluation.knn import knn_accuracy
 from ownlatent.evaluation.layer import LayerOf
 from ownlatent.export.encoder import load_encoder
+from ownlatent.types import Size
 
 log = logging.getLogger("ownlatent")
-OURS = ("trained", "random", "pixels", "supervised")
+OURS = ("trained", "random", "pixels", "bands", "supervised")
 """The names of those that are always compared."""
 
 
@@ -32,15 +33,15 @@ OURS = ("trained", "random", "pixels", "supervised")
 class Subject:
     """Something that turns images into features.
 
-    name: "trained", "random", "pixels" or as the user wrote it. variant: which form of it, in words.
-    network: images (B, channels, image_size, image_size) to (B, D). shift: subtracted from the features.
+    name: "trained", "random", "pixels", of sounds "bands", or as the user wrote it. variant: which form of it, in
+    words. network: images (B, channels, image_size, image_size) to (B, D). shift: subtracted from the features.
     """
 
     name: str
     variant: str
     network: nn.Module
     channels: int
-    image_size: int
+    image_size: Size
     weights: str
     shift: Tensor | None = None
 
@@ -51,7 +52,7 @@ class Subject:
 
     def scale_of(self, dtype: torch.dtype) -> float:
         """The value of the images that counts as 1."""
-        assert isinstance(self.network, (Encoder, LayerOf, Pixels))
+        assert isinstance(self.network, (Encoder, LayerOf, Pixels, Bands))
         return self.network.scale_of(dtype)
 
 
@@ -121,16 +122,21 @@ def random_subject(encoder: Encoder, images: Tensor, labels: Tensor, layer: str 
     return plain
 
 
-def pixel_subject(trained: Encoder, images: Tensor, labels: Tensor) -> Subject:
-    """The pixels, as they are or with the mean image subtracted, whichever is better; decided as above."""
-    network = Pixels(trained.full_scale)
+def input_subject(trained: Encoder, images: Tensor, labels: Tensor) -> Subject:
+    """What the encoder is given, without one: pixels, or mean and deviation of the bands of sounds.
+
+    As they are or with the mean image subtracted, whichever is better; decided as above.
+    """
+    sounds = trained.modality == "audio"
+    network = Bands(trained.full_scale) if sounds else Pixels(trained.full_scale)
+    name = "bands" if sounds else "pixels"
     size, channels = trained.image_size, trained.mean.numel()
     features = embed(network, images)
     centre = features.mean(0)
     best = knn_accuracy(features - centre, labels) > knn_accuracy(features, labels)
-    variant = "mean image subtracted" if best else "as they are"
-    weights = weights_fingerprint(network, "pixels", size, channels, trained.full_scale)
-    return Subject("pixels", variant, network, channels, size, weights, centre if best else None)
+    variant = f"mean {'sound' if sounds else 'image'} subtracted" if best else "as they are"
+    weights = weights_fingerprint(network, name, size, channels, trained.full_scale)
+    return Subject(name, variant, network, channels, size, weights, centre if best else None)
 
 
 def named_subject(name: str, trained: Encoder, layer: str | None) -> Subject:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Entry = Mapping[str, Any]
-_LABEL_FREE = ("random", "pixels")
+_NAMES = {"random": "the random encoder", "pixels": "the raw pixels", "bands": "the mean and deviation of the bands"}
 _ORDER = ("linear", "knn", "sgd", "low-shot", "finetune")
 
 
@@ -28,7 +28,7 @@ def _main(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def _helped(group: Sequence[Entry]) -> str:
-    baselines = [entry for entry in group if entry["subject"] in _LABEL_FREE]
+    baselines = [entry for entry in group if entry["subject"] in _NAMES]
     how = {"knn": "k-NN", "linear": "the linear probe", "sgd": "the SGD probe"}.get(group[0]["protocol"], "low-shot")
     if not baselines:
         return (
@@ -36,7 +36,7 @@ def _helped(group: Sequence[Entry]) -> str:
         )
     best = min(baselines, key=lambda entry: entry["trained_is"]["mean"])
     gain = best["trained_is"]
-    name = {"random": "the random encoder", "pixels": "the raw pixels"}[best["subject"]]
+    name = _NAMES[best["subject"]]
     mean, low, high = (100 * gain[part] for part in ("mean", "low", "high"))
     interval = f"95 % interval {low:+.1f} to {high:+.1f}"
     if low > 0:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from ownlatent.augment.recipes import RECIPES
 from ownlatent.errors import OwnlatentError, nearest
+from ownlatent.recipes import sounds
 from ownlatent.train.recipe import SHORT_MINUTES, Recipe, edit
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ def _start(recipe: str | Path | Recipe | None, method: str | None) -> tuple[Reci
         if method not in (None, loaded.method):
             raise OwnlatentError(f"{recipe} is a recipe for {loaded.method}: leave out --method, or --recipe")
         return loaded, {}
+    if recipe in sounds.RECIPES and method in (None, "byol"):
+        changes = {key: value for key, value in sounds.RECIPES[str(recipe)].items() if key != "about"}
+        return edit(Recipe(), changes), {}
     from ownlatent import methods  # brings torch, which help and errors about options do not need
 
     method, name = method or Recipe().method, str(recipe)

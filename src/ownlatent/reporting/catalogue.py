@@ -3,12 +3,15 @@
 from collections.abc import Iterator
 from dataclasses import asdict
 from textwrap import wrap
+from typing import TypeVar
 
 from ownlatent import methods
-from ownlatent.augment.recipes import RECIPES, View
+from ownlatent.augment.recipes import RECIPES, SOUND_RECIPES, SoundView, View
 from ownlatent.errors import option
 from ownlatent.methods._card import Card, card
+from ownlatent.recipes import sounds
 
+Each = TypeVar("Each", View, SoundView)
 LISTS = ("methods", "recipes", "views")
 _LABEL = 11  # the width of the first column
 _TOGETHER = "\u00a0"
@@ -46,6 +49,12 @@ def _recipes(width: int) -> Iterator[str]:
             settings = {option(key): value for key, value in values.items() if key != "about"}
             yield from _wrapped("", _pairs(settings), width)
             yield ""
+    for row, values in sounds.RECIPES.items():
+        yield f"--modality audio --recipe {row}"
+        yield from _wrapped("", values["about"], width)
+        settings = {option(key): value for key, value in values.items() if key not in ("about", "modality")}
+        yield from _wrapped("", _pairs(settings), width)
+        yield ""
     last = (
         "Settings given beside --recipe win. Without it they are chosen by the images, their number and the hardware."
     )
@@ -58,10 +67,15 @@ def _views(width: int) -> Iterator[str]:
         for view, numbers in _alike(views):
             yield from _wrapped(f"view {numbers}", _view(view), width)
         yield ""
+    for name, sound_views in SOUND_RECIPES.items():
+        yield f"{name} (of sounds)"
+        for sound_view, numbers in _alike(sound_views):
+            yield from _wrapped(f"view {numbers}", _pairs(asdict(sound_view)), width)
+        yield ""
     yield from wrap("Take one with --views NAME; change it by --views.FIELD, or of one view by --views.0.FIELD.", width)
 
 
-def _alike(views: tuple[View, ...]) -> Iterator[tuple[View, str]]:
+def _alike(views: tuple[Each, ...]) -> Iterator[tuple[Each, str]]:
     """Views that stand next to each other and are the same, with their numbers, such as 2-9."""
     first = 0
     for number in range(1, len(views) + 1):

@@ -11,14 +11,13 @@ import numpy as np
 
 from ownlatent.reporting import tables
 from ownlatent.reporting.folder import RunFolder
-from ownlatent.reporting.gallery import Gallery, Seen, queries
+from ownlatent.reporting.gallery import NAMES, Gallery, Seen, queries
 from ownlatent.reporting.health import in_words
 from ownlatent.reporting.maps import maps_of
 from ownlatent.reporting.pictures import NOT_DRAWN, PANELS
 
 _QUERIES, _PAIRS, _EXAMPLES = 8, 6, 8
 _MOST_CLASSES = 30  # of a table of confusions; a picture shows more
-NAMES = {"trained": "trained", "random": "random (before training)", "pixels": "raw pixels"}
 
 
 def page_facts(run: RunFolder) -> dict[str, Any]:
@@ -35,7 +34,8 @@ def page_facts(run: RunFolder) -> dict[str, Any]:
         "missing": run.missing,
         "gains": _gains(run.entries),
         "views": _picture(run.path / "views.png"),
-        "table": _table(run.entries) if run.entries else None,
+        "table": _table(run.entries, run.noun) if run.entries else None,
+        "noun": run.noun,
         "classes": _by_class(run),
         "confusion": _confusion(run),
         "confusion_picture": _picture(run.path / "confusion.png"),
@@ -74,11 +74,11 @@ def _gains(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def _table(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _table(entries: Sequence[Mapping[str, Any]], noun: str) -> dict[str, Any]:
     tests = {entry["data"]["test_fingerprint"]: (entry["data"]["test"], entry["num_test"]) for entry in entries}
-    of = ", ".join(f"{count} images of {name}" for name, count in tests.values())
+    of = ", ".join(f"{count} {noun} of {name}" for name, count in tests.values())
     chosen = ", ".join(dict.fromkeys(entry["chosen_on_test"] for entry in entries))
-    notes = f"Tested on {of}, by the encoder of the last epoch; what was chosen on the test images: {chosen}."
+    notes = f"Tested on {of}, by the encoder of the last epoch; what was chosen on the test {noun}: {chosen}."
     return {"header": tables.COLUMNS, "rows": tables.rows(entries), "notes": notes}
 
 
@@ -173,7 +173,7 @@ def _facts(run: RunFolder, training: Mapping[str, Any]) -> list[tuple[str, str]]
     ]
     if training:
         found.append(("trained", f"{training['steps']} steps in {training['seconds'] / 60:.1f} minutes"))
-        found.append(("speed", f"{training['images_per_second']:.0f} images/s"))
+        found.append(("speed", f"{training['images_per_second']:.0f} {run.noun}/s"))
     for data in {json.dumps(entry["data"]): entry["data"] for entry in run.entries}.values():
         parts = ("test",) if data["split"] == "leave-one-out" else ("train", "test")
         found += [(f"labelled, {part}", f"{data[part]}, fingerprint {data[f'{part}_fingerprint']}") for part in parts]
@@ -225,6 +225,8 @@ def _gallery(run: RunFolder, gallery: Gallery, map: str) -> dict[str, Any]:
     return {
         **{key: about[key] for key in ("names", "classes", "side", "columns")},
         "of": _of_gallery(about, len(gallery)),
+        "noun": about.get("noun", "images"),
+        "sounds": {number: base64.b64encode(sound).decode() for number, sound in gallery.sounds.items()},
         "labels": _packed(gallery.labels, "<i4"),
         "clusters": _packed(gallery.clusters, "<i2"),
         "sheets": [base64.b64encode(sheet).decode() for sheet in gallery.sheets],
@@ -235,7 +237,8 @@ def _gallery(run: RunFolder, gallery: Gallery, map: str) -> dict[str, Any]:
 
 
 def _of_gallery(about: Mapping[str, Any], shown: int) -> str:
-    count = f"{shown} images" if about["count"] <= shown else f"{shown} of {about['count']} images"
+    noun = about.get("noun", "images")
+    count = f"{shown} {noun}" if about["count"] <= shown else f"{shown} of {about['count']} {noun}"
     kind = " that the encoder was trained on" if about["test"] is None else ""
     layer = f", layer {about['layer']}" if about["layer"] else ""
     return f"{count}{kind}, {about['data']}{layer}"

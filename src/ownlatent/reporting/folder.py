@@ -12,6 +12,7 @@ import numpy as np
 
 from ownlatent.errors import OwnlatentError
 from ownlatent.reporting.gallery import Gallery, read_arrays, read_gallery
+from ownlatent.types import NOUNS
 
 
 @dataclass
@@ -27,6 +28,11 @@ class RunFolder:
     predictions: Mapping[str, np.ndarray]
     gallery: Gallery | None
     missing: list[str] = field(default_factory=list)
+
+    @property
+    def noun(self) -> str:
+        """What its data are of."""
+        return NOUNS["audio" if self.recipe.get("modality") == "audio" else "image"]
 
     @property
     def entries(self) -> list[dict[str, Any]]:

@@ -10,6 +10,13 @@ from zipfile import BadZipFile
 import numpy as np
 
 FILE, FORMAT = "gallery.npz", 1
+NAMES = {
+    "trained": "trained",
+    "random": "random (before training)",
+    "pixels": "raw pixels",
+    "bands": "mean and std of bands",
+}
+"""What a reader calls those whose features are shown."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ class Gallery:
 
     about: {"names", "classes", "side", "columns", "subjects", "data", ...}. rows: which of the test images that can be
     read each is. labels: -1 where there is none. sheets: pictures of thumbnails, `columns` squared of `side` pixels on
-    each, row by row.
+    each, row by row. sounds: of some of them a file that plays it, by its number.
     """
 
     about: dict[str, Any]
@@ -44,6 +51,7 @@ class Gallery:
     clusters: np.ndarray
     seen: dict[str, Seen]
     sheets: list[bytes]
+    sounds: dict[int, bytes]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -70,9 +78,16 @@ def read_gallery(folder: Path) -> Gallery | None:
             name: Seen(*(arrays[f"{number}/{part}"] for part in Seen.__dataclass_fields__))
             for number, name in enumerate(about["subjects"])
         }
-        return Gallery(about, arrays["rows"], arrays["labels"], arrays["clusters"], seen, sheets)
+        return Gallery(about, arrays["rows"], arrays["labels"], arrays["clusters"], seen, sheets, _sounds(arrays))
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def _sounds(arrays: dict[str, np.ndarray]) -> dict[int, bytes]:
+    if "heard" not in arrays:
+        return {}
+    parts = np.split(arrays["sounds"], arrays["sound_ends"][:-1])
+    return {int(number): part.tobytes() for number, part in zip(arrays["heard"], parts, strict=True)}
 
 
 def queries(gallery: Gallery, count: int) -> list[int]:

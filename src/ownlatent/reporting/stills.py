@@ -18,7 +18,7 @@ _MOST_GROUPS, _COLUMNS = 40, 6  # that a legend names, and in how many columns
 _DPI = 200
 _ROWS = 5  # queries of neighbours.png
 _TILE, _GAP, _MARGIN = 96, 8, 130  # its pixels: of an image, between two, and for the encoder's name
-_TITLES = {"trained": "trained", "random": "before training", "pixels": "raw pixels"}
+_TITLES = {"trained": "trained", "random": "before training", "pixels": "raw pixels", "bands": "bands"}
 
 
 def draw_embedding(gallery: Gallery, path: Path) -> None:

@@ -24,6 +24,7 @@ _NAMES = {
     "trained": "trained encoder",
     "random": "random encoder",
     "pixels": "raw pixels",
+    "bands": "mean and std of bands",
     "supervised": "supervised",
 }
 

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ownlatent.augment.recipes import RECIPES, View
-from ownlatent.augment.views import MultiView
+from ownlatent.augment.recipes import RECIPES, SOUND_RECIPES, AnyView, SoundView
+from ownlatent.augment.sound_views import make_views
 from ownlatent.backbones.encoder import Encoder
 from ownlatent.backbones.stem import SMALL_IMAGE
-from ownlatent.data.decode import Format
+from ownlatent.data.frames import Frames, load_frames
 from ownlatent.data.labelled import Labelled, part_of
 from ownlatent.data.reading import with_channels
 from ownlatent.data.resident import MixedSizes, Resident, load_resident
@@ -29,6 +29,7 @@ from ownlatent.train.fit import fit, silently
 from ownlatent.train.prepare import Job
 from ownlatent.train.recipe import Optim, Recipe
 from ownlatent.train.resolve import Facts, resolve
+from ownlatent.types import Size, height_and_width
 
 RATES = {"sgd": (0.02, 0.06, 0.2, 0.6), "adamw": (2e-4, 6e-4, 2e-3, 6e-3)}
 """Learning rates for 256 images, of which held-out images choose."""
@@ -54,13 +55,22 @@ def training_settings(recipe: Recipe) -> dict[str, Any]:
         "rates": list(RATES[optimiser]),
         "weight_decays": list(DECAYS[optimiser]),
         "batch_size": _batch_size(recipe),
-        "crop_scale": list(crop_and_flip(recipe.image_size or 224).crop_scale),
+        **cropping(usual_view(recipe.size if recipe.image_size or recipe.duration else 224)),
         "precision": recipe.precision,
     }
 
 
-def crop_and_flip(image_size: int) -> View:
+def cropping(view: AnyView) -> dict[str, Any]:
+    """What a view shows of an image or a sound, as an entry of results.json names it."""
+    if isinstance(view, SoundView):
+        return {"crop_height": list(view.crop_height), "crop_width": list(view.crop_width)}
+    return {"crop_scale": list(view.crop_scale)}
+
+
+def usual_view(image_size: Size) -> AnyView:
     """The view that training with labels and the SGD probe use: crops as the papers', larger ones of small images."""
+    if not isinstance(image_size, int):
+        return SOUND_RECIPES["supervised"][0]
     view = RECIPES["supervised"][0]
     return replace(view, crop_scale=(0.25, 1.0)) if image_size <= SMALL_IMAGE else view
 
@@ -110,9 +120,9 @@ def train_classifier(
         minutes=None,
         accumulate=1,
         batch_size=min(_batch_size(recipe), _power_of_two(len(rows) / 4), len(rows)),
-        image_size=size,
+        image_size=size if isinstance(size, int) else None,
         optim=Optim(_optimiser(recipe), base_lr=choice.base_lr, weight_decay=choice.weight_decay, warmup=0.05),
-        views=(crop_and_flip(size),),
+        views=(usual_view(size),),
         method_settings={"hidden": encoder.num_features if head == "mlp" else 0},
         accelerator=device.type,
         devices=1,
@@ -121,7 +131,7 @@ def train_classifier(
         checkpoint_seconds=1e9,
         on_unhealthy="warn",
     )
-    resolved = resolve(wanted, Facts(len(rows), channels, size, device.type, classes), {})
+    resolved = resolve(wanted, Facts(len(rows), channels, min(height_and_width(size)), device.type, classes), {})
     assert resolved.batch_size is not None and resolved.views is not None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
@@ -134,7 +144,7 @@ def train_classifier(
         bank=None,
         val=None,
         method=method,
-        views=MultiView(resolved.views, size, mean, std, encoder.scale_of(part[0].image.dtype)),
+        views=make_views(resolved.views, size, mean, std, encoder.scale_of(part[0].image.dtype)),
         encoder=trained,
         untrained=trained,
         changes=[],
@@ -192,11 +202,13 @@ def predict(classifier: Classifier, data: Labelled, device: torch.device) -> Ten
     return embed(classifier.to(device), images, device=device).argmax(1)
 
 
-def _open(source: Source, rows: list[int], channels: int) -> Resident | Source:
+def _open(source: Source, rows: list[int], channels: int) -> Resident | Frames | Source:
     """The images with the channels wanted: in memory where they have one size and fit, else read as they are needed."""
     part = part_of(source, rows)
     if isinstance(part, EncodedSource):
-        part.format = Format(channels, part.format.depth)
+        part.format = part.format._replace(channels=channels)
+        if part.format.sound:
+            return load_frames(part, memory() // 4) or part
     if part[0].image.nbytes * len(part) > memory() // 4:
         return part
     try:

@@ -12,6 +12,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from ownlatent.data.frames import Frames
 from ownlatent.data.loader import Batches, ResidentLoader, StreamingLoader
 from ownlatent.data.resident import Resident
 from ownlatent.data.source import EncodedSource
@@ -66,7 +67,7 @@ def fit(job: Job, folder: Path, resume: bool = False, begun: Callable[[], None] 
     Raises OwnlatentError if the checkpoint cannot be read.
     """
     recipe = job.recipe
-    assert recipe.batch_size and recipe.image_size and recipe.views and recipe.workers is not None
+    assert recipe.batch_size and recipe.views and recipe.workers is not None
     keep_freed_memory()
     checkpoints = Checkpoints(folder, recipe.keep_checkpoints)
     first = processes.number(recipe) == 0
@@ -82,7 +83,9 @@ def fit(job: Job, folder: Path, resume: bool = False, begun: Callable[[], None] 
         loader = ResidentLoader(job.data, batches, job.device, job.method.uses_labels)
     else:
         loader = StreamingLoader(
-            *(job.data, recipe.views, recipe.image_size, batches, recipe.workers, recipe.max_unreadable),
+            *(job.data, recipe.views, recipe.size, batches),
+            workers=0 if isinstance(job.data, Frames) else recipe.workers,
+            max_unreadable=recipe.max_unreadable,
             labelled=job.method.uses_labels,
         )
     if count > 1:
@@ -165,13 +168,13 @@ def fit(job: Job, folder: Path, resume: bool = False, begun: Callable[[], None] 
 
 def setting_of(recipe: Recipe, against_waiting: str = "") -> Setting:
     """What a verdict has to know of a run with this resolved recipe."""
-    assert recipe.batch_size and recipe.optim.base_lr and recipe.image_size
+    assert recipe.batch_size and recipe.optim.base_lr
     return Setting(
         method=recipe.method,
         settings=recipe.method_settings,
         batch_size=recipe.batch_size // recipe.accumulate,
         base_lr=recipe.optim.base_lr,
-        usual_lr=usual_lr(recipe, recipe.image_size, recipe.accelerator),
+        usual_lr=usual_lr(recipe, recipe.accelerator),
         against_waiting=against_waiting,
     )
 
@@ -180,11 +183,14 @@ def against_waiting(job: Job) -> str:
     """What to change in a run that waits for its data."""
     assert job.recipe.workers is not None
     ways = []
+    if isinstance(job.data, Frames):
+        return "the sounds are in memory and cut by the process that trains: --loading streaming has workers do it"
     if isinstance(job.data, Resident):
         return "copying batches to the device takes that long; images that fit a quarter of its memory are kept there"
     if job.recipe.workers < cores():
         ways.append(f"raise --workers to {cores()}, the cores of this machine")
-    if isinstance(job.data, EncodedSource) and not job.recipe.data.startswith("object:"):
+    named = not job.recipe.data.startswith("object:")
+    if isinstance(job.data, EncodedSource) and job.recipe.modality == "image" and named:
         ways.append(f"`ownlatent prepare {job.recipe.data} FOLDER` writes smaller files that are faster to decode")
     if job.recipe.workers >= cores() and job.device.type == "cpu":
         ways.append("training and decoding share the processor here, so --workers 1 may do as well")

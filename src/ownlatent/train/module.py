@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
+from ownlatent.augment.sound_views import SoundViews
 from ownlatent.augment.views import MultiView
 from ownlatent.data.loader import NETWORK, VIEWS, generator, seed_of
 from ownlatent.methods._base import Method
@@ -28,7 +29,7 @@ class Pretraining(pl.LightningModule):
     method last returned, for the callbacks, and `gradient_norm` that of the last step.
     """
 
-    def __init__(self, method: Method, views: MultiView, recipe: Recipe, budget: Budget):
+    def __init__(self, method: Method, views: MultiView | SoundViews, recipe: Recipe, budget: Budget):
         super().__init__()
         self.method, self.views, self.recipe, self.budget = method, views, recipe, budget
         self.output: Output | None = None

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ownlatent.backbones import Backbone
+from ownlatent.types import Size, height_and_width
 
 _PIXELS = 64 * 32 * 32  # in a trial batch: enough for the arithmetic to outweigh the overhead
 _ROUNDS = 5
@@ -14,7 +15,7 @@ _SECONDS = 0.8  # after which no new round begins: nobody should wait for this
 _GAIN = 1.1  # bfloat16 must be this much faster: it costs precision
 
 
-def choose_precision(backbone: Backbone, channels: int, image_size: int, device: torch.device) -> tuple[str, str]:
+def choose_precision(backbone: Backbone, channels: int, image_size: Size, device: torch.device) -> tuple[str, str]:
     """("32" or "bf16", why) for training on a device; takes about a second on a processor.
 
     Accelerators get bfloat16 if they have it. Processors differ: with matrix or bfloat16 units it
@@ -30,7 +31,8 @@ def choose_precision(backbone: Backbone, channels: int, image_size: int, device:
     if torch.backends.mkldnn.is_available() and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return "32", "this processor has no bfloat16"
     net = deepcopy(backbone).train().to(memory_format=torch.channels_last)
-    images = torch.zeros(max(2, _PIXELS // image_size**2), channels, image_size, image_size)
+    height, width = height_and_width(image_size)
+    images = torch.zeros(max(2, _PIXELS // (height * width)), channels, height, width)
     images = images.contiguous(memory_format=torch.channels_last)
 
     began = perf_counter()

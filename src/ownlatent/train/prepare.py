@@ -9,10 +9,12 @@ import torch
 
 from ownlatent import backbones, methods
 from ownlatent.augment.channels import suited_to
+from ownlatent.augment.sound_views import SoundViews, make_views
 from ownlatent.augment.views import MultiView
 from ownlatent.backbones import OwnNetwork
 from ownlatent.backbones.encoder import Encoder
 from ownlatent.backbones.weights import load_weights, read_weights
+from ownlatent.data.frames import Frames, load_frames
 from ownlatent.data.opening import load_labelled
 from ownlatent.data.resident import MixedSizes, Resident, check_unreadable, load_resident
 from ownlatent.data.source import Source
@@ -20,13 +22,16 @@ from ownlatent.data.survey import Survey, survey
 from ownlatent.errors import OwnlatentError
 from ownlatent.machine import memory
 from ownlatent.methods._base import Method
+from ownlatent.sound.spectrum import HOP, RATE
 from ownlatent.train import processes
 from ownlatent.train.budget import Budget
 from ownlatent.train.compile import choose_compile
 from ownlatent.train.images import choose_device, open_data, say_progress
 from ownlatent.train.precision import choose_precision
-from ownlatent.train.recipe import Recipe, check
+from ownlatent.train.ranges import check
+from ownlatent.train.recipe import Recipe
 from ownlatent.train.resolve import Facts, describe, given_settings, resolve
+from ownlatent.types import NOUNS, Size, height_and_width
 
 log = logging.getLogger("ownlatent")
 
@@ -41,7 +46,7 @@ class Job:
     """Labelled training images, which only the built-in photographs have: a folder's labels are unknown."""
     val: Resident | None
     method: Method
-    views: MultiView
+    views: MultiView | SoundViews
     encoder: Encoder
     untrained: Encoder
     """The same with its weights as the seed gives them, also where the run begins with others."""
@@ -89,17 +94,16 @@ def prepare(
     seen = survey(source)
     check_unreadable(seen.skipped, seen.count, f"a sample of {source.name}", recipe.max_unreadable)
     classes = None if source.classes is None else len(source.classes)
-    facts = Facts(len(source), seen.channels, seen.side, device.type, classes)
+    facts = Facts(len(source), seen.channels, seen.side, device.type, classes, seen.frames)
     recipe = resolve(recipe, facts, view_changes or {})
     assert recipe.views is not None
     suited, changes = suited_to(recipe.views, facts.channels)
     recipe = replace(recipe, views=suited)
-    size = recipe.image_size
-    assert size is not None
+    size = recipe.size
     val = _load_val(recipe, given["val"], facts.channels, size) if recipe.val else None
     bank = None
-    if val is not None and recipe.data.startswith("photos:"):
-        bank = load_labelled(recipe.data, facts.channels, size)
+    if val is not None and recipe.data.startswith(("photos:", "sounds:")):
+        bank = load_labelled(recipe.data, facts.channels, size, modality=recipe.modality)
     data = _load(source, recipe, seen)
     method = build(recipe, facts.channels, network)
     why = "as asked"
@@ -116,13 +120,13 @@ def prepare(
         seconds=None if recipe.minutes is None else recipe.minutes * 60,
     )
     assert recipe.batch_size
-    shape = (recipe.batch_size // recipe.accumulate, facts.channels, size, size)
+    shape = (recipe.batch_size // recipe.accumulate, facts.channels, *height_and_width(size))
     asked = "off" if recipe.compile == "auto" and not alone else recipe.compile
     compiles, why_compiled = choose_compile(asked, method.backbone, shape, device, recipe.precision, budget)
     recipe = replace(
         recipe,
         accelerator=device.type,
-        loading="resident" if isinstance(data, Resident) else "streaming",
+        loading="resident" if isinstance(data, (Resident, Frames)) else "streaming",
         compile="on" if compiles else "off",
     )
     assert recipe.views is not None
@@ -133,7 +137,7 @@ def prepare(
         bank=bank,
         val=val,
         method=method,
-        views=MultiView(recipe.views, size, seen.mean, seen.std, seen.peak),
+        views=make_views(recipe.views, size, seen.mean, seen.std, seen.peak),
         encoder=encoder,
         untrained=deepcopy(encoder),
         survey=seen,
@@ -160,7 +164,7 @@ def begin_from(source: str, method: Method) -> None:
 
 def build(recipe: Recipe, channels: int, network: OwnNetwork | None) -> Method:
     """Backbone and method, with weights that depend on the seed alone. Raises OwnlatentError."""
-    assert recipe.backbone and recipe.image_size and recipe.batch_size
+    assert recipe.backbone and recipe.batch_size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         backbone = backbones.create(
@@ -168,11 +172,11 @@ def build(recipe: Recipe, channels: int, network: OwnNetwork | None) -> Method:
             layer=recipe.layer,
             pool=recipe.pool,
             channels=channels,
-            image_size=recipe.image_size,
+            image_size=recipe.size,
             **backbones.checked_settings(recipe.backbone_settings),
         )
         method = methods.create(recipe.method, backbone, **recipe.method_settings)
-    for size in {view.pixels(recipe.image_size) for view in recipe.views or ()} - {recipe.image_size}:
+    for size in {view.pixels(recipe.size) for view in recipe.views or ()} - {recipe.size}:
         backbones.measure(backbone.net, backbone.tap, channels, size)  # small crops beside the large ones
     method.check_batch(recipe.batch_size // recipe.accumulate)
     return method
@@ -183,8 +187,7 @@ def _steps_per_epoch(recipe: Recipe, num_images: int) -> float:
     passes = num_images // (recipe.batch_size // recipe.accumulate)
     if passes == 0:
         raise OwnlatentError(
-            f"only {num_images} images can be read, fewer than a batch of {recipe.batch_size}: "
-            f"give --batch-size {num_images}"
+            f"only {num_images} can be read, fewer than a batch of {recipe.batch_size}: give --batch-size {num_images}"
         )
     return passes / recipe.accumulate
 
@@ -196,10 +199,18 @@ def _say(job: Job, why: str, why_compiled: str) -> None:
     if isinstance(job.data, Resident):
         height, width = job.data.images.shape[2:]
         place = f"{width}x{height} px, in memory ({job.data.images.nbytes / 2**20:.0f} MiB)"
+    elif isinstance(job.data, Frames):
+        seconds = len(job.data.frames) * HOP / RATE
+        place = f"{seconds / 60:.3g} minutes, in memory ({job.data.frames.nbytes / 2**20:.0f} MiB)"
+    elif recipe.modality == "audio":
+        place = "streamed from disk"
     parameters = sum(p.numel() for p in backbone.parameters()) / 1e6
     depth = "" if job.views.peak == 255 else f" of 16 bits (largest value taken as {job.views.peak:g})"
+    kind = f"{len(job.views.mean)} channels{depth}"
+    if recipe.modality == "audio":
+        kind = "as log-mel spectrograms of 16 kHz and 64 bands"
     for line in [
-        f"data       {job.data.name}: {len(job.data)} images, {len(job.views.mean)} channels{depth}, {place}",
+        f"data       {job.data.name}: {len(job.data)} {NOUNS[recipe.modality]}, {kind}, {place}",
         *describe(recipe),
         *(f"           changed for these channels: {change}" for change in job.changes),
         *(f"           changed for these images: {change}" for change in backbone.changes),
@@ -226,6 +237,8 @@ def _hardware(recipe: Recipe) -> str:
 def _load(source: Source, recipe: Recipe, seen: Survey) -> Resident | Source:
     """All images in memory where they have one size and take at most a quarter of it, unless asked otherwise."""
     wanted = recipe.loading
+    if recipe.modality == "audio":
+        return source if wanted == "streaming" else _load_sounds(source, recipe)
     size = None if seen.bytes is None else seen.bytes * recipe.devices  # each process of this machine holds them
     if wanted == "resident" and size is not None and size > 0.8 * memory():
         raise OwnlatentError(
@@ -245,7 +258,20 @@ def _load(source: Source, recipe: Recipe, seen: Survey) -> Resident | Source:
     return loaded
 
 
-def _say_skipped(data: Resident) -> None:
+def _load_sounds(source: Source, recipe: Recipe) -> Frames | Source:
+    """All sounds in memory where they take at most a quarter of it, or most of it if asked for."""
+    share = 0.8 if recipe.loading == "resident" else 0.25
+    loaded = load_frames(source, int(share * memory()) // recipe.devices, say_progress("loading"))
+    if loaded is None and recipe.loading == "resident":
+        raise OwnlatentError(f"the sounds of {source.name} do not fit the memory: use --loading streaming")
+    if loaded is None:
+        return source
+    check_unreadable(dict(loaded.skipped), len(source), source.name, recipe.max_unreadable)
+    _say_skipped(loaded)
+    return loaded
+
+
+def _say_skipped(data: Resident | Frames) -> None:
     for path, reason in data.skipped:
         log.debug("skipped    %s: %s", path, reason)
     if data.skipped:
@@ -253,10 +279,10 @@ def _say_skipped(data: Resident) -> None:
         log.warning("skipped %d of %d files that cannot be read; log.txt lists them", count, count + len(data))
 
 
-def _load_val(recipe: Recipe, data: Any, channels: int, size: int) -> Resident:
-    val = load_labelled(open_data(recipe, data, labelled=True), channels, size)
+def _load_val(recipe: Recipe, data: Any, channels: int, size: Size) -> Resident:
+    val = load_labelled(open_data(recipe, data, labelled=True), channels, size, modality=recipe.modality)
     _say_skipped(val)
     if len(val) < 2:
-        raise OwnlatentError(f"{recipe.val} holds one image: k-NN needs at least two")
-    log.info("val        %s: %d images, %d classes", recipe.val, len(val), len(val.classes or ()))
+        raise OwnlatentError(f"{recipe.val} holds one {NOUNS[recipe.modality][:-1]}: k-NN needs at least two")
+    log.info("val        %s: %d %s, %d classes", recipe.val, len(val), NOUNS[recipe.modality], len(val.classes or ()))
     return val

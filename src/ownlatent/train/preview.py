@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 
 from ownlatent.augment.channels import suited_to
-from ownlatent.augment.views import MultiView
+from ownlatent.augment.sound_views import make_views
 from ownlatent.data.survey import survey
 from ownlatent.train.images import choose_device, example_views, open_data
-from ownlatent.train.recipe import Recipe, check, edit
-from ownlatent.train.resolve import Facts, image_size, views_for
+from ownlatent.train.ranges import check
+from ownlatent.train.recipe import Recipe, edit
+from ownlatent.train.resolve import Facts, length_of_views, sized, views_for
+from ownlatent.types import NOUNS
 
 
 def preview(
@@ -20,16 +22,17 @@ def preview(
     check(recipe)
     source = open_data(recipe, recipe.data)
     seen = survey(source)
-    facts = Facts(len(source), seen.channels, seen.side, choose_device(recipe.accelerator).type)
-    size = image_size(recipe, facts)
-    recipe = edit(replace(recipe, views=views_for(recipe, size, facts.device)), view_changes)
+    facts = Facts(len(source), seen.channels, seen.side, choose_device(recipe.accelerator).type, frames=seen.frames)
+    recipe = sized(recipe, facts)
+    recipe = edit(replace(recipe, views=views_for(recipe, facts.device)), view_changes)
     check(recipe)
     assert recipe.views is not None
     views, changes = suited_to(recipe.views, seen.channels)
-    originals, shown = example_views(source, MultiView(views, size, seen.mean, seen.std, seen.peak), recipe.seed, count)
+    make = make_views(views, recipe.size, seen.mean, seen.std, seen.peak)
+    originals, shown = example_views(source, make, recipe.seed, count)
     lines = [
-        f"data       {source.name}: {len(source)} images, {seen.channels} channels",
-        f"views      {len(views)} at {size} px",
+        f"data       {source.name}: {len(source)} {NOUNS[recipe.modality]}, {seen.channels} channels",
+        f"views      {len(views)} at {length_of_views(recipe)}",
         *(f"           changed for these channels: {change}" for change in changes),
     ]
     return originals, shown, lines

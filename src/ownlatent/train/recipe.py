@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from ownlatent.augment.recipes import RECIPES, View
+from ownlatent.augment.recipes import RECIPES, SOUND_RECIPES, AnyView, SoundView, View
 from ownlatent.errors import OwnlatentError, nearest, option
 from ownlatent.files import write_json
+from ownlatent.sound.spectrum import MELS, RATE, frames_in
+from ownlatent.types import NOUNS, Size
 
 FORMAT = 1
 """Of a recipe.json, and with it of the run folder that holds it."""
@@ -57,8 +59,9 @@ class Recipe:
     """
 
     data: str = _option(
-        "folder of images, Parquet files, tar shards, arrays, torchvision:NAME, hf:NAME or photos:train", ""
+        "folder of images or sounds, Parquet files, tar shards, arrays, torchvision:NAME, hf:NAME or photos:train", ""
     )
+    modality: Literal["image", "audio"] = _option("image or audio: what the data are", "image")
     val: str | None = _option("folder with class subfolders: k-NN accuracy is measured on it, never trained on")
     method: str = _option(
         "the method, of those in `ownlatent list methods`; unless given byol, and vicreg with --minutes up to 60",
@@ -71,7 +74,8 @@ class Recipe:
     pool: str = _option("mean or class: what becomes of tokens, of Vision Transformers, that a layer gives", "mean")
     epochs: float | None = _option("length of the run in passes over the data")
     minutes: float | None = _option("length of the run in minutes of training, instead of --epochs")
-    image_size: int | None = _option("side of the views in pixels")
+    image_size: int | None = _option("side of the views of images in pixels")
+    duration: float | None = _option("length of the views of sounds in seconds; longer ones are cut, shorter padded")
     batch_size: int | None = _option("images per optimiser step, of all processes together")
     accumulate: int = _option("split each batch into this many passes, to save memory", 1)
     seed: int = _option("seed of weights, order and views", 0)
@@ -93,9 +97,18 @@ class Recipe:
         "begin with the weights of a run, a file, or of a library, as timm:NAME or torchvision:NAME"
     )
     optim: Optim = field(default_factory=Optim)
-    views: tuple[View, ...] | None = _option("table of views by name, of those in `ownlatent list views`")
+    views: tuple[AnyView, ...] | None = _option("table of views by name, of those in `ownlatent list views`")
     method_settings: dict[str, Any] = field(default_factory=dict)
     backbone_settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def size(self) -> Size:
+        """Of the views, once it is decided: the side in pixels; of sounds (bands, frames)."""
+        if self.modality == "audio":
+            assert self.duration is not None
+            return MELS, frames_in(round(self.duration * RATE))
+        assert self.image_size is not None
+        return self.image_size
 
     def save(self, path: Path) -> None:
         """Write a recipe.json."""
@@ -133,65 +146,14 @@ def edit(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     return recipe
 
 
-def check(recipe: Recipe) -> None:
-    """Refuse values out of range. Raises OwnlatentError."""
-    values = {**asdict(recipe), **{f"optim.{k}": v for k, v in asdict(recipe.optim).items()}}
-    for name, choices in CHOICES.items():
-        if values[name] is not None and values[name] not in choices:
-            raise OwnlatentError(f"{option(name)} is one of {', '.join(choices)}, not {values[name]!r}")
-    positive = ("epochs", "minutes", "image_size", "batch_size", "accumulate", "checkpoint_seconds")
-    for name in (*positive, "optim.base_lr", "optim.lr", "optim.eta"):
-        if values[name] is not None and not values[name] > 0:
-            raise OwnlatentError(f"{option(name)} must be greater than 0, not {values[name]}")
-    if recipe.seed >= 2**63:
-        raise OwnlatentError(f"--seed must be below 2**63, not {recipe.seed}")
-    for name in ("keep_checkpoints", "devices", "nodes"):
-        if values[name] < 1:
-            raise OwnlatentError(f"{option(name)} must be at least 1, not {values[name]}")
-    for name in ("workers", "seed", *(f"optim.{n}" for n in ("weight_decay", "end_weight_decay", "end_lr", "bias_lr"))):
-        if values[name] is not None and not values[name] >= 0:
-            raise OwnlatentError(f"{option(name)} must be at least 0, not {values[name]}")
-    if not 0 <= recipe.max_unreadable <= 1:
-        raise OwnlatentError(f"--max-unreadable is a share from 0 to 1, not {recipe.max_unreadable}")
-    for name in ("optim.momentum", "optim.warmup"):
-        if values[name] is not None and not 0 <= values[name] < 1:
-            raise OwnlatentError(f"{option(name)} must be at least 0 and below 1, not {values[name]}")
-    if recipe.image_size is not None and recipe.image_size < 8:
-        raise OwnlatentError(f"--image-size must be at least 8 pixels, not {recipe.image_size}")
-    if recipe.epochs is not None and recipe.minutes is not None:
-        raise OwnlatentError("--epochs and --minutes exclude each other: give the one that should decide")
-    if recipe.batch_size is not None and recipe.batch_size % recipe.accumulate:
-        raise OwnlatentError(
-            f"--batch-size {recipe.batch_size} is not a multiple of --accumulate {recipe.accumulate}: make it one"
-        )
-    for number, view in enumerate(recipe.views or ()):
-        _check_view(number, view)
-
-
 def option_names() -> list[str]:
     """Every dotted name that `edit` knows by itself."""
     plain = [f.name for f in fields(Recipe) if f.name not in ("optim", "method_settings", "backbone_settings")]
-    return plain + [f"optim.{f.name}" for f in fields(Optim)] + [f"views.{f.name}" for f in fields(View)]
-
-
-def _check_view(number: int, view: View) -> None:
-    for name in ("flip", "jitter", "grayscale", "blur", "solarize"):
-        if not 0 <= getattr(view, name) <= 1:
-            raise OwnlatentError(f"--views.{number}.{name} is a probability from 0 to 1, not {getattr(view, name)}")
-    for name in ("brightness", "contrast", "saturation"):
-        if getattr(view, name) < 0:
-            raise OwnlatentError(f"--views.{number}.{name} is a strength of at least 0, not {getattr(view, name)}")
-    if not 0 <= view.hue <= 0.5:
-        raise OwnlatentError(f"--views.{number}.hue is a share of the colour circle from 0 to 0.5, not {view.hue}")
-    if not 0 < view.size <= 1:
-        raise OwnlatentError(f"--views.{number}.size is a share of the image size in (0, 1], not {view.size}")
-    low, high = view.crop_scale
-    if not 0 < low <= high <= 1:
-        raise OwnlatentError(f"--views.{number}.crop-scale is two rising fractions in (0, 1], not {low}, {high}")
-    if not 0 < view.crop_ratio[0] <= view.crop_ratio[1]:
-        raise OwnlatentError(f"--views.{number}.crop-ratio is two rising positive numbers")
-    if not 0 < view.blur_sigma[0] <= view.blur_sigma[1]:
-        raise OwnlatentError(f"--views.{number}.blur-sigma is two rising positive numbers of pixels")
+    return (
+        plain
+        + [f"optim.{f.name}" for f in fields(Optim)]
+        + list(dict.fromkeys(f"views.{f.name}" for kind in (View, SoundView) for f in fields(kind)))
+    )
 
 
 def _set(target: Any, path: list[str], value: Any, name: str) -> Any:
@@ -202,7 +164,7 @@ def _set(target: Any, path: list[str], value: Any, name: str) -> Any:
             settings: Any = {**getattr(target, field_name), ".".join(rest): _guess(value)}
             return replace(target, **{field_name: settings})
         if head == "views":
-            return replace(target, views=_set_views(target.views or (), rest, value, name))
+            return replace(target, views=_set_views(target, rest, value, name))
     hints = typing.get_type_hints(type(target))
     if head not in hints:
         raise OwnlatentError(f"there is no option {option(name)}: {nearest(name, map(option, option_names()))}")
@@ -218,20 +180,26 @@ def _set(target: Any, path: list[str], value: Any, name: str) -> Any:
     return replace(target, **{head: coerce(value, hints[head], name)})
 
 
-def _set_views(views: tuple[View, ...], path: list[str], value: Any, name: str) -> tuple[View, ...] | None:
+def _set_views(recipe: Recipe, path: list[str], value: Any, name: str) -> Any:
+    views: tuple[Any, ...] = recipe.views or ()
+    tables: Mapping[str, Any] = RECIPES if recipe.modality == "image" else SOUND_RECIPES
     if not path:  # a whole list, as a recipe.json holds it, or the name of one
         if value in (None, "none", "auto"):
             return None
         if isinstance(value, str):
-            if value not in RECIPES:
-                raise OwnlatentError(f"there is no table of views {value!r}: {nearest(value, RECIPES)}")
-            return RECIPES[value]
-        if not isinstance(value, (list, tuple)) or not all(isinstance(row, (View, Mapping)) for row in value):
+            if value not in tables:
+                raise OwnlatentError(
+                    f"there is no table of views of {NOUNS[recipe.modality]} {value!r}: {nearest(value, tables)}"
+                )
+            return tables[value]
+        if not isinstance(value, (list, tuple)) or not all(
+            isinstance(row, (View, SoundView, Mapping)) for row in value
+        ):
             raise OwnlatentError(f"views takes a list of views, each a table of its settings, not {value!r}")
         rows = []
         for number, row in enumerate(value):
-            view = View()
-            for key, item in (asdict(row) if isinstance(row, View) else row).items():
+            view: Any = View() if recipe.modality == "image" else SoundView()
+            for key, item in (dict(row) if isinstance(row, Mapping) else asdict(row)).items():
                 view = _set(view, [key], item, f"views.{number}.{key}")
             rows.append(view)
         return tuple(rows)
@@ -252,6 +220,10 @@ def _set_views(views: tuple[View, ...], path: list[str], value: Any, name: str) 
 def coerce(value: Any, hint: Any, name: str) -> Any:
     """A value as the annotated type; text is read as the command line gives it. Raises OwnlatentError."""
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if typing.get_origin(hint) is typing.Literal:
+        if value not in typing.get_args(hint):
+            raise OwnlatentError(f"{option(name)} is one of {', '.join(typing.get_args(hint))}, not {value!r}")
+        return value
     if value is None or (value in ("none", "auto") and type(None) in options):
         if type(None) in options:
             return None

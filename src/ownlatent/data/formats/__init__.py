@@ -1,4 +1,4 @@
-"""One file is one kind of image file; which one it is, is told by its content and never by its name."""
+"""One file is one kind of image or sound file; which one it is, is told by its content and never by its name."""
 
 import re
 
@@ -7,6 +7,7 @@ from ownlatent.data.formats.npy import Npy
 from ownlatent.data.formats.others import Avif, Bmp, Gif, Jpeg2000, Ppm, WebP
 from ownlatent.data.formats.picture import Picture, Unreadable
 from ownlatent.data.formats.png import Png
+from ownlatent.data.formats.sound import Sound
 from ownlatent.data.formats.tiff import Tiff
 
 _KINDS: tuple[tuple[re.Pattern[bytes], type[Picture]], ...] = tuple(
@@ -22,6 +23,7 @@ _KINDS: tuple[tuple[re.Pattern[bytes], type[Picture]], ...] = tuple(
         (rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51", Jpeg2000),
         (rb"....ftyp(?:avif|avis|(?:mif1|msf1).{,64}avi[fs])", Avif),
         (rb"\x93NUMPY", Npy),
+        (rb"(?:RIFF|RIFX|RF64)....WAVE|fLaC|OggS|FORM....AIF[FC]|ID3[\x02-\x04]|\xff[\xe2-\xff]", Sound),
     )
 )
 

@@ -14,10 +14,14 @@ class Unreadable(Exception):
 
 
 class Format(NamedTuple):
-    """What the images of a source are: depth is 8 (uint8) or 16 (uint16) bits for each of the channels."""
+    """What the images of a source are: depth is 8 (uint8) or 16 (uint16) bits for each of the channels.
+
+    sound: they are spectrograms of sounds.
+    """
 
     channels: int
     depth: int
+    sound: bool = False
 
 
 class Picture(ABC):
@@ -32,6 +36,7 @@ class Picture(ABC):
     channels: int
     depth: int
     orientation: int = 1
+    is_sound: bool = False
 
     @abstractmethod
     def __init__(self, data: bytes): ...

@@ -19,9 +19,10 @@ from time import monotonic, time_ns
 
 import numpy as np
 
-from ownlatent.data.decode import EXTENSIONS
+from ownlatent.data.decode import SEARCHED
 from ownlatent.data.index.cache import SETTLED, cache_folder, replacing
 from ownlatent.errors import OwnlatentError
+from ownlatent.types import Modality
 
 log = logging.getLogger("ownlatent")
 
@@ -30,7 +31,6 @@ _MAGIC = b"ownlatent listing 1\n"  # the number grows with every change of the l
 _PREFIX = struct.Struct("<20sIQ")  # the magic, the CRC-32 of all that follows the prefix, bytes of the header
 _PARTS = {"starts": "<i8", "folder_starts": "<i8", "states": "<u8", "folder_of": "<i4", "folders": "u1", "names": "u1"}
 _DAY = 86_400 * 10**9  # ns; what is dated later was set by hand, and no change will leave it so
-_ENDINGS = frozenset(map(os.fsencode, EXTENSIONS))
 
 
 class Listing:
@@ -85,32 +85,33 @@ class Listing:
 
     def __reduce__(self) -> tuple:
         # Another process may have replaced the file since; then the arrays themselves must be sent.
-        if self.file is not None and _open(self.file, self.prefix):
+        if self.file is not None and _open(self.file, wanted=self.prefix):
             return _reopen, (self.file, self.prefix)
         return Listing, (self.root, self.parts, self.skipped)
 
 
-def list_images(root: Path) -> Listing:
-    """All files below a folder with an image's ending, from the kept listing if nothing has changed.
+def list_images(root: Path, modality: Modality = "image") -> Listing:
+    """All files below a folder with an image's ending, or a sound's; from the kept listing if nothing has changed.
 
     Hidden files and folders are passed over. Links to folders are followed, each folder once, so
     that a loop of links ends. Raises OSError if the root itself cannot be read.
     """
     base = os.fsencode(os.path.realpath(root))
-    file = _kept_in(base)
-    kept = _open(file) if file else None
+    endings = sorted(SEARCHED[modality])
+    file = _kept_in(base, modality)
+    kept = _open(file, endings) if file else None
     if kept is not None and kept.root == base and kept.unchanged():
         log.debug("listing    of %d images as kept in %s", len(kept), file)
         return kept
-    listing, num_files, settled = _scan(base)
+    listing, num_files, settled = _scan(base, endings)
     if file is None or not settled or num_files < SMALL:
         return listing
     try:
-        prefix = _write(file, listing)
+        prefix = _write(file, listing, endings)
     except OSError as error:
         log.debug("listing    not kept: %s", error)
         return listing
-    return _open(file, prefix) or listing
+    return _open(file, wanted=prefix) or listing
 
 
 def reason_of(error: OSError, path: bytes) -> str:
@@ -120,14 +121,14 @@ def reason_of(error: OSError, path: bytes) -> str:
     return (error.strerror or type(error).__name__).lower()
 
 
-def _scan(root: bytes) -> tuple[Listing, int, bool]:
+def _scan(root: bytes, endings: Sequence[str]) -> tuple[Listing, int, bool]:
     """The listing, how many files of any kind there are, and whether the folders had rested long enough to tell."""
     folders: list[bytes] = []
     states: list[list[int]] = []
     skipped: list[tuple[bytes, str]] = []
     names, lengths, folder_of = bytearray(), [], []
     seen: set[tuple[int, int]] = set()
-    reader, settled = _Reader(), True
+    reader, settled = _Reader(endings), True
     waiting: list[bytes | tuple[int, list[bytes]]] = [b""]  # folders to enter and names to note, the next one last
     while waiting:
         folder = waiting.pop()
@@ -177,7 +178,8 @@ def _in_turn(entries: list[bytes], folder: bytes, number: int) -> list[bytes | t
 class _Reader:
     """Reads folders, counts what it sees and says so when it takes long."""
 
-    def __init__(self) -> None:
+    def __init__(self, endings: Sequence[str]) -> None:
+        self.endings = frozenset(map(os.fsencode, endings))
         self.num_files = self.num_images = 0
         self._next_word = monotonic() + 2
 
@@ -197,7 +199,7 @@ class _Reader:
                     continue
                 if _is(entry.is_dir):
                     found.append(name + b"/")
-                elif name[name.rfind(b".") :].lower() in _ENDINGS:
+                elif name[name.rfind(b".") :].lower() in self.endings:
                     found.append(name)
                     self.num_images += 1
                 elif entry.is_symlink() and not _is(entry.is_file):
@@ -207,7 +209,7 @@ class _Reader:
 
     def _tell(self) -> None:
         if monotonic() > self._next_word:
-            log.info("listing    %d images so far ...", self.num_images)
+            log.info("listing    %d files so far ...", self.num_images)
             self._next_word = monotonic() + 5
 
 
@@ -227,17 +229,18 @@ def _state(status: os.stat_result) -> list[int]:
     return [number & (2**64 - 1) for number in (status.st_ino, status.st_mtime_ns, status.st_ctime_ns)]
 
 
-def _kept_in(root: bytes) -> Path | None:
-    """The file for the listing of a root, wherever the process goes from here."""
+def _kept_in(root: bytes, modality: Modality) -> Path | None:
+    """The file for the listing of a root's images or sounds, wherever the process goes from here."""
     cache = cache_folder()
-    return cache and Path(cache, "listings", hashlib.sha256(root).hexdigest()[:24]).absolute()
+    key = root if modality == "image" else root + b"\0" + modality.encode()
+    return cache and Path(cache, "listings", hashlib.sha256(key).hexdigest()[:24]).absolute()
 
 
-def _write(file: Path, listing: Listing) -> bytes:
+def _write(file: Path, listing: Listing, endings: Sequence[str]) -> bytes:
     """Returns the prefix of the file. Raises OSError."""
     about = {
         "root": os.fsdecode(listing.root),
-        "endings": sorted(EXTENSIONS),
+        "endings": list(endings),
         "lengths": {name: len(listing.parts[name]) for name in _PARTS},
         "skipped": [(os.fsdecode(folder), reason) for folder, reason in listing.skipped],
     }
@@ -251,10 +254,10 @@ def _write(file: Path, listing: Listing) -> bytes:
     return prefix
 
 
-def _open(file: Path, wanted: bytes | None = None) -> Listing | None:
+def _open(file: Path, endings: Sequence[str] = (), wanted: bytes | None = None) -> Listing | None:
     """The listing in a file, mapped, or None if there is none, or not a whole one of this layout and these endings.
 
-    wanted: the prefix of the one listing that will do, which is known to be whole.
+    wanted: instead of endings, the prefix of the one listing that will do, which is known to be whole.
     """
     try:
         memory = np.memmap(file, np.uint8, "r")
@@ -268,7 +271,7 @@ def _open(file: Path, wanted: bytes | None = None) -> Listing | None:
         about = json.loads(memory[_PREFIX.size : begin].tobytes())
     except (OSError, ValueError, struct.error):
         return None
-    if about["endings"] != sorted(EXTENSIONS):
+    if wanted is None and about["endings"] != list(endings):
         return None
     parts = {}
     for name, kind in _PARTS.items():
@@ -281,7 +284,7 @@ def _open(file: Path, wanted: bytes | None = None) -> Listing | None:
 
 
 def _reopen(file: Path, prefix: bytes) -> Listing:
-    listing = _open(file, prefix)
+    listing = _open(file, wanted=prefix)
     if listing is None:
         raise OwnlatentError(f"the listing {file} was replaced while a worker process started: start again")
     return listing

@@ -12,17 +12,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ownlatent.data.decode import EXTENSIONS
+from ownlatent.data.decode import SEARCHED
 from ownlatent.data.index.cache import SETTLED, cache_folder, key_of, replacing
 from ownlatent.data.index.tar import FILES, LINKS, Damaged, Member, compression, members
 from ownlatent.data.reasons import brief, shown
 from ownlatent.errors import OwnlatentError
+from ownlatent.types import Modality
 
 log = logging.getLogger("ownlatent")
 
 KEPT = 500  # images: the index of a tar file with fewer is made again as quickly as it is read
 _LAYOUT = 1  # grows with every change of what is kept
-_ENDINGS = frozenset(ending.removeprefix(".").encode() for ending in EXTENSIONS)
 _LABELS = (b"cls", b"json")
 
 
@@ -48,18 +48,19 @@ class Index(NamedTuple):
     mtime: int
 
 
-def index_all(paths: list[str]) -> list[Index]:
+def index_all(paths: list[str], modality: Modality = "image") -> list[Index]:
     """The index of every tar file, kept ones from the cache. Raises OwnlatentError."""
     with ThreadPoolExecutor(8) as pool:  # mostly waits for the disk or the network
-        kept = list(pool.map(_kept, paths))
+        endings = frozenset(ending.removeprefix(".").encode() for ending in SEARCHED[modality])
+        kept = list(pool.map(lambda path: _kept(path, endings), paths))
         missing = [path for path, index in zip(paths, kept, strict=True) if index is None]
         if len(missing) > 20:
             log.info("listing    the images in %d tar files ...", len(missing))
-        made = pool.map(_make, missing)
+        made = pool.map(lambda path: _make(path, endings), missing)
         return [next(made) if index is None else index for index in kept]
 
 
-def _make(path: str) -> Index:
+def _make(path: str, endings: frozenset[bytes]) -> Index:
     try:
         with open(path, "rb", buffering=0) as file:
             status = os.fstat(file.fileno())
@@ -68,18 +69,19 @@ def _make(path: str) -> Index:
                     f"{path} is compressed with {kind}, so that no image in it can be found without unpacking all "
                     "before it: unpack it to a plain .tar"
                 )
-            index = _collect(file.fileno(), status.st_size)._replace(mtime=status.st_mtime_ns)
+            index = _collect(file.fileno(), status.st_size, endings)._replace(mtime=status.st_mtime_ns)
     except OSError as error:
         raise OwnlatentError(f"{path} cannot be read ({brief(error)}): name tar files that you may read") from error
     if len(index.offsets) >= KEPT and time_ns() - index.mtime > SETTLED:
-        _keep(path, index)
+        _keep(path, index, endings)
     return index
 
 
 class _Rows:
     """What a walk finds, in arrays of whole numbers: a list of objects would take a kilobyte for each image."""
 
-    def __init__(self) -> None:
+    def __init__(self, endings: frozenset[bytes]) -> None:
+        self.endings = endings
         self.samples: dict[bytes, int] = {}
         self.names = bytearray()
         self.ends, self.offsets, self.sizes, self.sample, self.plain = (array("q") for _ in range(5))
@@ -100,7 +102,7 @@ class _Rows:
         self.offsets.append(member.offset)
         self.sizes.append(member.size)
         self.sample.append(sample)
-        self.plain.append(ending in _ENDINGS and ending != b"npy")
+        self.plain.append(ending in self.endings and ending != b"npy")
 
     def index(self, skipped: list[tuple[str, str]], length: int) -> Index:
         """Leave out what only goes with a picture, and give each image its sample's label."""
@@ -133,12 +135,12 @@ class _Rows:
         )
 
 
-def _collect(file: int, length: int) -> Index:
+def _collect(file: int, length: int, endings: frozenset[bytes]) -> Index:
     """Group what is in a tar file into samples as WebDataset does, by the name up to the base name's first dot.
 
     A picture like x.jpg stands for its sample: x.mask.png or x.npy beside it are not images of their own.
     """
-    rows = _Rows()
+    rows = _Rows(endings)
     skipped: list[tuple[str, str]] = []
     try:
         if not length:
@@ -146,7 +148,7 @@ def _collect(file: int, length: int) -> Index:
         for member in members(file, length):
             base = member.name.rpartition(b"/")[2]
             stem, _, ending = base.lower().partition(b".")
-            if not stem or (ending not in _LABELS and ending.rpartition(b".")[2] not in _ENDINGS):
+            if not stem or (ending not in _LABELS and ending.rpartition(b".")[2] not in endings):
                 continue
             if member.type in FILES and member.offset + member.size <= length:
                 rows.add(member, member.name[: len(member.name) - len(base) + len(stem)], ending)
@@ -158,16 +160,16 @@ def _collect(file: int, length: int) -> Index:
     return rows.index(skipped, length)
 
 
-def _file_of(path: str) -> Path | None:
+def _file_of(path: str, endings: frozenset[bytes]) -> Path | None:
     folder = cache_folder()
-    return None if folder is None else folder / "shards" / f"{key_of([path], _LAYOUT, sorted(_ENDINGS))}.npz"
+    return None if folder is None else folder / "shards" / f"{key_of([path], _LAYOUT, sorted(endings))}.npz"
 
 
-def _keep(path: str, index: Index) -> None:
+def _keep(path: str, index: Index, endings: frozenset[bytes]) -> None:
     about = json.dumps([index.skipped, index.passed_over, index.size, index.mtime]).encode()
     arrays = {name: value for name, value in index._asdict().items() if isinstance(value, np.ndarray)}
     try:
-        file = _file_of(path)
+        file = _file_of(path, endings)
         if file is not None:
             with replacing(file) as opened:
                 np.savez(opened, about=np.frombuffer(about, np.uint8), allow_pickle=False, **arrays)
@@ -175,10 +177,10 @@ def _keep(path: str, index: Index) -> None:
         log.debug("listing    of %s is not kept: %s", path, error)
 
 
-def _kept(path: str) -> Index | None:
+def _kept(path: str, endings: frozenset[bytes]) -> Index | None:
     """The index from the cache, or None where there is none that can be used."""
     try:
-        file = _file_of(path)
+        file = _file_of(path, endings)
         if file is None or not file.exists():
             return None
         with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as stored:

@@ -1,4 +1,4 @@
-"""A folder of image files, flat or nested."""
+"""A folder of image or sound files, flat or nested."""
 
 import os
 import re
@@ -7,18 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
-from ownlatent.data.decode import EXTENSIONS, Unreadable
+from ownlatent.data.decode import SEARCHED, Unreadable
 from ownlatent.data.index.listing import list_images, reason_of
 from ownlatent.data.probe import format_of_files
 from ownlatent.data.source import EncodedSource
 from ownlatent.errors import OwnlatentError
+from ownlatent.types import NOUNS, Modality
 
 _LARGEST = 2 << 30  # bytes of a file; what is larger is no image, and there may be no memory for it
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class Folder(EncodedSource):
-    """Every image below a folder, in the order of the bytes of their relative paths.
+    """Every image, or every sound, below a folder, in the order of the bytes of their relative paths.
 
     labelled: each image's class is the subfolder of `root` that it lies in, and a folder without
     at least two such classes is refused. skipped: (title, reason) of the folders that could not be
@@ -28,14 +29,14 @@ class Folder(EncodedSource):
     read or, if asked for, no classes.
     """
 
-    def __init__(self, root: Path, labelled: bool = False):
-        self.name, self.root = printable(os.fsencode(root)), root
+    def __init__(self, root: Path, labelled: bool = False, modality: Modality = "image"):
+        self.name, self.root, what = printable(os.fsencode(root)), root, NOUNS[modality]
         try:
-            self.listing = list_images(root)
+            self.listing = list_images(root, modality)
         except FileNotFoundError:
-            raise OwnlatentError(f"there is no folder {self.name}: give the path of a folder of images") from None
+            raise OwnlatentError(f"there is no folder {self.name}: give the path of a folder of {what}") from None
         except NotADirectoryError:
-            raise OwnlatentError(f"{self.name} is not a folder: give the folder that holds the images") from None
+            raise OwnlatentError(f"{self.name} is not a folder: give the folder that holds the {what}") from None
         except OSError as error:
             raise OwnlatentError(
                 f"the folder {self.name} cannot be read ({error.strerror}): give one that you may read"
@@ -44,8 +45,8 @@ class Folder(EncodedSource):
         if not len(self):
             but = " ({} cannot be read: {})".format(*self.skipped[0]) if self.skipped else ""
             raise OwnlatentError(
-                f"no image in {self.name}{but}: give a folder that holds, at any depth, files ending in "
-                + ", ".join(sorted(EXTENSIONS))
+                f"no {what[:-1]} in {self.name}{but}: give a folder that holds, at any depth, files ending in "
+                + ", ".join(sorted(SEARCHED[modality]))
             )
         self.classes = None
         if labelled:

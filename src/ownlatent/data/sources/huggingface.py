@@ -1,4 +1,4 @@
-"""Data sets of Hugging Face: from the hub by name, or as an object of their package `datasets`."""
+"""Data sets of Hugging Face, of images or sounds: from the hub by name, or as an object of their package `datasets`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,8 +52,9 @@ class HuggingFace(EncodedSource):
         data = data.with_format(None)  # the user's own transforms would get in the way
         self._column = _image_column(data.features, name)
         self._images = data.select_columns([self._column])
-        if type(data.features[self._column]).__name__ == "Image":
-            self._images = self._images.cast_column(self._column, datasets.Image(decode=False))
+        kind = type(data.features[self._column]).__name__
+        if kind in ("Image", "Audio"):
+            self._images = self._images.cast_column(self._column, getattr(datasets, kind)(decode=False))
         if not len(self):
             raise OwnlatentError(f"{name} has no rows: give a data set that holds images")
         self._labels: np.ndarray | None = None
@@ -101,7 +102,7 @@ def _datasets() -> Any:
 
 def _image_column(features: Mapping[str, Any], name: str) -> str:
     """The column of images. Raises OwnlatentError if it is none or could be several."""
-    images = [column for column, feature in features.items() if type(feature).__name__ == "Image"]
+    images = [column for column, feature in features.items() if type(feature).__name__ in ("Image", "Audio")]
     found = images or [
         c for c, feature in features.items() if getattr(feature, "dtype", "") in ("binary", "large_binary")
     ]

@@ -15,7 +15,7 @@ from ownlatent.data.reasons import shown
 from ownlatent.data.source import EncodedSource
 from ownlatent.errors import OwnlatentError
 
-IMAGES = ("image", "img", "images", "picture", "photo", "jpg", "jpeg", "png", "bytes", "data")
+IMAGES = ("image", "audio", "img", "images", "picture", "photo", "jpg", "jpeg", "png", "bytes", "data")
 
 
 class Parquet(EncodedSource):

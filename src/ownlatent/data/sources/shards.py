@@ -1,4 +1,4 @@
-"""Images in tar files, as WebDataset keeps them, each found by its number.
+"""Images, or sounds, in tar files, as WebDataset keeps them, each found by its number.
 
 The tar files are never read from end to end: their headers are walked once, and an image is then one
 read at a known place. Order, exact resuming and the division of the images among workers and processes
@@ -22,6 +22,7 @@ from ownlatent.data.probe import format_of_files
 from ownlatent.data.reasons import brief, shown
 from ownlatent.data.source import EncodedSource
 from ownlatent.errors import OwnlatentError
+from ownlatent.types import Modality
 
 log = logging.getLogger("ownlatent")
 
@@ -39,10 +40,10 @@ class Shards(EncodedSource):
     Raises OwnlatentError if nothing can be read or, if asked for, if labels are missing.
     """
 
-    def __init__(self, paths: Sequence[Path], name: str, labelled: bool = False):
+    def __init__(self, paths: Sequence[Path], name: str, labelled: bool = False, modality: Modality = "image"):
         self.name = name
         self._paths = [os.fspath(path) for path in paths]
-        indexes = index_all(self._paths)
+        indexes = index_all(self._paths, modality)
         self.skipped = [
             (f"{path.name}/{what}" if what else path.name, reason)
             for path, index in zip(paths, indexes, strict=True)

@@ -19,7 +19,8 @@ FOLDER = "FOLDER"  # stands in the lines of code for the folder that they load f
 class Written:
     """What a format has written, beside its files.
 
-    lines: code that loads them by the other library alone. With `images`, floats in [0, 1] (B, C, H, W), it ends in
+    lines: code that loads them by the other library alone. With `images`, floats in [0, 1] (B, C, H, W), or with
+    `sounds`, waveforms (B, samples), where it takes_sounds and the encoder is of such, it ends in
     `features` (B, D); or in `weights`, tensors by name, where the network itself has to come from elsewhere. facts:
     what a reader should know, in sentences. arrays: `images` are a NumPy array.
     """
@@ -27,6 +28,7 @@ class Written:
     lines: tuple[str, ...]
     facts: tuple[str, ...] = ()
     arrays: bool = False
+    takes_sounds: bool = False
 
     def at(self, folder: str) -> "Written":
         """The same with a folder named, within the double quotes of the code."""

@@ -10,11 +10,12 @@ from ownlatent.backbones.encoder import Encoder
 from ownlatent.backbones.libraries import build_timm
 from ownlatent.export.formats._changes import Differs, changed_layers
 from ownlatent.export.formats._code import pooling
-from ownlatent.export.formats._photographs import photographs
+from ownlatent.export.formats._examples import examples
 from ownlatent.export.formats._refusal import check_named, refusal
 from ownlatent.export.formats._tensors import write_tensors
 from ownlatent.export.preprocessing import as_text, crop_share, plain, preprocessing
 from ownlatent.files import write_json
+from ownlatent.types import height_and_width
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def timm_network(encoder: Encoder, format: str, library: str) -> TimmNetwork:
         changes = changed_layers(fresh, net)
     except Differs as difference:
         raise refusal(encoder, format, f"{difference} than timm's {name} has") from difference
-    images = photographs(len(encoder.mean), encoder.image_size, encoder.image_size, 2)
+    images = examples(encoder, 2)
     pool = pooling(net((images - encoder.mean) / encoder.std), encoder(images))
     if pool is None:
         raise refusal(encoder, format, "its features are not made of the network's output alone")
@@ -63,17 +64,17 @@ def write_folder(encoder: Encoder, network: TimmNetwork, folder: Path) -> None:
 
 def _config(encoder: Encoder, name: str, arguments: dict[str, Any], fresh: nn.Module) -> dict[str, Any]:
     own: dict[str, Any] = fresh.pretrained_cfg  # type: ignore[assignment]
-    size = encoder.image_size
+    height, width = height_and_width(encoder.image_size)
     return {
         "architecture": name,
         "num_classes": 0,
         "num_features": encoder.num_features,
         "model_args": arguments,
         "pretrained_cfg": {
-            "input_size": [len(encoder.mean), size, size],
+            "input_size": [len(encoder.mean), height, width],
             "fixed_input_size": "img_size" in arguments and "dynamic_img_size" not in arguments,
             "interpolation": "bilinear",
-            "crop_pct": crop_share(size),
+            "crop_pct": crop_share(height) if height == width else 1.0,
             "crop_mode": "center",
             "mean": plain(encoder.mean),
             "std": plain(encoder.std),

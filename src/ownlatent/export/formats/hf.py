@@ -11,7 +11,7 @@ from ownlatent.backbones.encoder import Encoder
 from ownlatent.errors import OwnlatentError
 from ownlatent.export.formats import Written
 from ownlatent.export.formats._code import normalisation, pooling
-from ownlatent.export.formats._photographs import photographs
+from ownlatent.export.formats._examples import examples
 from ownlatent.export.formats._refusal import check_output, refusal
 from ownlatent.export.formats._timm import timm_network, write_folder
 from ownlatent.export.preprocessing import plain, preprocessing
@@ -30,6 +30,8 @@ def write(encoder: Encoder, folder: Path) -> Written:
     except ImportError:
         raise OwnlatentError("the format hf needs transformers: pip install 'ownlatent[transformers]'") from None
 
+    if encoder.modality == "audio":
+        raise refusal(encoder, "hf", "its image processors do not know spectrograms")
     check_output(encoder, "hf")
     net = encoder.backbone.net
     if isinstance(net, PreTrainedModel):
@@ -77,7 +79,7 @@ def _part(encoder: Encoder, folder: Path) -> str:
     """What is written behind the output of the network, as transformers loads it, to get the features."""
     from transformers import AutoModel
 
-    images = photographs(len(encoder.mean), encoder.image_size, encoder.image_size, 2)
+    images = examples(encoder, 2)
     output = AutoModel.from_pretrained(folder).eval()((images - encoder.mean) / encoder.std)
     for name in _OUTPUTS:
         part = getattr(output, name, None)

@@ -10,7 +10,7 @@ from torch import Tensor
 from ownlatent.backbones.encoder import Encoder
 from ownlatent.errors import OwnlatentError
 from ownlatent.export.formats import Written
-from ownlatent.export.formats._photographs import photographs
+from ownlatent.export.formats._examples import inputs
 from ownlatent.export.formats._refusal import refusal
 from ownlatent.export.formats._sizes import agrees, any_size_fact, other_sizes
 from ownlatent.export.preprocessing import as_text, preprocessing
@@ -27,8 +27,8 @@ def write(encoder: Encoder, folder: Path) -> Written:
     except ImportError as error:
         raise OwnlatentError(f"the format onnx needs {error.name}: pip install 'ownlatent[onnx]'") from None
 
-    path, side, sizes = folder / "model.onnx", encoder.image_size, other_sizes(encoder)
-    usual = photographs(len(encoder.mean), side, side, 3)
+    path, sizes, sounds = folder / "model.onnx", other_sizes(encoder), encoder.modality == "audio"
+    usual = inputs(encoder, 3)
     for any_size in (True, False) if sizes else (False,):
         try:
             # A map of one place alone would be taken to be always so: images of another size are larger, if possible.
@@ -49,26 +49,31 @@ def write(encoder: Encoder, folder: Path) -> Written:
         (
             "import onnxruntime",
             'session = onnxruntime.InferenceSession("FOLDER/model.onnx")',
-            'features = session.run(None, {"images": images})[0]  # images: float32 array in [0, 1], (B, C, H, W)',
+            'features = session.run(None, {"sounds": sounds})[0]  # sounds: float32 array of 16 kHz, (B, samples)'
+            if sounds
+            else 'features = session.run(None, {"images": images})[0]  # images: float32 array in [0, 1], (B, C, H, W)',
         ),
         (
             "It normalises by itself.",
-            any_size_fact(any_size, side),
+            any_size_fact(any_size, encoder.image_size),
             f"{versions}; tried with ONNX Runtime {onnxruntime.__version__}.",
         ),
         arrays=True,
+        takes_sounds=True,
     )
 
 
 def _recorded(encoder: Encoder, images: Tensor, any_size: bool) -> Any:
     """torch's ONNX program for any number of images, and for any size of them if so wanted."""
-    dynamic = {0: "batch", 2: "height", 3: "width"} if any_size else {0: "batch"}
+    sounds = encoder.modality == "audio"
+    sizes = {1: "samples"} if sounds else {2: "height", 3: "width"}
+    dynamic = {0: "batch", **sizes} if any_size else {0: "batch"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch.onnx.export(
             encoder,
             (images,),
-            input_names=["images"],
+            input_names=["sounds" if sounds else "images"],
             output_names=["features"],
             dynamic_shapes=(dynamic,),
             dynamo=True,
@@ -85,6 +90,6 @@ def _run(path: Path) -> Any:
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def features(images: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(None, {"images": images.contiguous().numpy()})[0])
+        return torch.from_numpy(session.run(None, {session.get_inputs()[0].name: images.contiguous().numpy()})[0])
 
     return features

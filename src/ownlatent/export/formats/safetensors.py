@@ -10,7 +10,7 @@ from torch import nn
 from ownlatent.backbones.encoder import Encoder
 from ownlatent.export.formats import Written
 from ownlatent.export.formats._code import constructor, normalisation, pooling
-from ownlatent.export.formats._photographs import photographs
+from ownlatent.export.formats._examples import examples
 from ownlatent.export.formats._tensors import write_tensors
 from ownlatent.export.preprocessing import as_text, preprocessing, without_folders
 
@@ -46,7 +46,7 @@ def _plain(encoder: Encoder) -> list[str] | None:
     made = constructor(net)
     if made is None or getattr(encoder.backbone, "layer", None):
         return None
-    images = photographs(len(encoder.mean), encoder.image_size, encoder.image_size, 2)
+    images = examples(encoder, 2)
     pool = pooling(net((images - encoder.mean) / encoder.std), encoder(images))
     if pool is None:
         return None

@@ -16,7 +16,7 @@ from ownlatent.errors import OwnlatentError
 from ownlatent.export.formats import Written
 from ownlatent.export.formats._changes import Differs, changed_layers
 from ownlatent.export.formats._code import normalisation, pooling
-from ownlatent.export.formats._photographs import photographs
+from ownlatent.export.formats._examples import examples
 from ownlatent.export.formats._refusal import check_named, refusal
 from ownlatent.export.formats._tensors import tensors_of
 from ownlatent.files import replace_file
@@ -33,7 +33,7 @@ def write(encoder: Encoder, folder: Path) -> Written:
         raise refusal(encoder, "torchvision", "torchvision has no network of this name")
     net = _as_torchvision(encoder, name)
     made, changes = _made_from(encoder, name, net)
-    images = photographs(len(encoder.mean), encoder.image_size, encoder.image_size, 2)
+    images = examples(encoder, 2)
     pool = pooling(net((images - encoder.mean) / encoder.std), encoder(images))
     if pool is None:
         raise refusal(encoder, "torchvision", "torchvision's network gives other features with the same weights")

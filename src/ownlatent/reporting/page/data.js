@@ -39,6 +39,8 @@ class Gallery {
       ),
     }));
     this.of = stored.of;
+    this.noun = stored.noun;
+    this.sounds = new Map(Object.entries(stored.sounds).map(([i, sound]) => [+i, sound]));
     this.queries = stored.queries;
     this.pairs = stored.pairs;
     this.found = this.names.map((name, i) => `${name} ${this.label(i)}`.toLowerCase());
@@ -55,6 +57,20 @@ class Gallery {
 
   nearest(encoder, i) {
     return Array.from(encoder.neighbours.subarray(i * encoder.each, (i + 1) * encoder.each));
+  }
+
+  /** Play the sound of image i, if it was kept; what played before stops. Browsers allow it once the page was clicked. */
+  play(i) {
+    Gallery.playing?.pause();
+    const sound = this.sounds.get(i);
+    if (!sound) return;
+    if (typeof sound === "string") {
+      const content = bytes(sound), type = content[0] === 0x52 ? "audio/wav" : "audio/mpeg"; // R of RIFF
+      this.sounds.set(i, new Audio(URL.createObjectURL(new Blob([content], { type }))));
+    }
+    Gallery.playing = this.sounds.get(i);
+    Gallery.playing.currentTime = 0;
+    Gallery.playing.play().catch(() => {});
   }
 
   /** The thumbnail of image i, `size` pixels wide. */

@@ -6,7 +6,7 @@ class Explorer {
   constructor() {
     this.galleries = GALLERIES.filter(Boolean);
     if (!this.galleries.length) return;
-    for (const name of ["run", "map", "colour", "find", "found", "panes", "legend", "matches", "chosen", "about"])
+    for (const name of ["run", "map", "colour", "find", "found", "panes", "legend", "matches", "chosen", "hear", "sound", "about"])
       this[name] = document.getElementById(name === "about" ? "explorer-about" : `ex-${name}`);
     document.getElementById("explorer-app").hidden = false;
     this.tip = document.getElementById("tip");
@@ -31,7 +31,8 @@ class Explorer {
     this._options(this.map, [...new Set(encoders.flatMap((e) => Object.keys(e.maps).flatMap((m) => (e.maps[m].axes > 2 ? [`${m}, 3-D`, `${m}, 2-D`] : [`${m}, ${e.maps[m].axes}-D`]))))]);
     this._options(this.colour, [...(labelled ? ["label"] : []), "cluster", ...(this.galleries.length > 1 ? ["run"] : [])]);
     this.about.textContent =
-      `${this.gallery.of}. Drag to turn, click and scroll to come nearer; point at a dot to see its image, click it for its nearest neighbours.`;
+      `${this.gallery.of}. Drag to turn, click and scroll to come nearer; point at a dot to see its ${this.gallery.sounds.size ? "spectrogram and, once the page was clicked, hear its sound" : "image"}, click it for its nearest neighbours.`;
+    this.hear.hidden = !this.gallery.sounds.size;
     if (!this.clouds) this._panes();
     this.clouds.forEach((cloud, n) => {
       this._options(cloud.select, encoders.map((e) => e.name));
@@ -147,8 +148,16 @@ class Explorer {
 
   point(cloud, number, event) {
     this.tip.hidden = number === null;
-    if (number === null) return;
+    clearTimeout(this.soon);
+    if (number === null) {
+      this.heard = null;
+      return;
+    }
     const [gallery, i] = cloud.items[number];
+    if (this.sound.checked && this.heard !== cloud.items[number]) {
+      this.heard = cloud.items[number];
+      this.soon = setTimeout(() => gallery.play(i), 80); // not of every dot on the way
+    }
     const lines = [gallery.names[i], gallery.title(i), ...(this.galleries.length > 1 ? [gallery.run] : [])];
     this.tip.replaceChildren(gallery.tile(i, 128), ...lines.map((line) => element("div", {}, element("bdi", { textContent: line }))));
     const right = event.clientX + 280 > innerWidth, low = event.clientY + 210 > innerHeight;
@@ -163,6 +172,7 @@ class Explorer {
       this.open();
     }
     this.selected = { gallery, i };
+    if (this.sound.checked) gallery.play(i);
     this.filter();
     const close = element("button", { type: "button", textContent: "close" });
     close.addEventListener("click", () => {

@@ -1,0 +1,128 @@
+"""What a run on spoken digits is worth, how fast spectrograms are made, and what the demo of sounds gains.
+
+    python benchmarks/audio.py --out benchmarks/results/audio.json
+
+Free Spoken Digit Dataset: 3,000 recordings of ten digits by six speakers. `ownlatent pretrain` without labels for
+--minutes, then `ownlatent evaluate` beside the same encoder untrained, the mean and the standard deviation of each
+band over time, and the same network trained with the labels for as long. Two splits: the customary one, on which takes
+0 to 4 of every digit and speaker are the test, and the honest one, on which one speaker is, six times over; whoever is
+tested on was not heard in pre-training either. The figures of the honest split are means over the speakers. Low-shot:
+10 labels for each digit, five draws.
+
+front end: seconds of sound that become spectrograms in a second on one core, in batches of one second. demo: the gain
+of `ownlatent demo --modality audio` over the best baseline, by k-NN.
+"""
+
+import os
+import tarfile
+import tempfile
+from pathlib import Path
+from statistics import mean, median
+from time import perf_counter
+from typing import Any
+
+import results
+import torch
+
+from ownlatent import Run
+from ownlatent.sound.front_end import LogMel
+from ownlatent.sound.spectrum import RATE
+
+SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
+SUBJECTS = {"trained": "", "random": "_random", "bands": "_stats", "supervised": "_supervised"}
+QUICK = ("--backbone", "resnet10_w16", "--batch-size", 32, "--duration", 0.31)
+
+
+def main() -> None:
+    parser = results.arguments(__doc__)
+    parser.add_argument("--fsdd", type=Path, default=results.DATA / "fsdd", metavar="FOLDER")
+    parser.add_argument("--minutes", type=float, default=4, help="of each pre-training, and of its supervised baseline")
+    parser.add_argument("--method", help="unless given that of `pretrain` for so many minutes")
+    options = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    figures: dict[str, float] = {"front_end_times_real_time": front_end()}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        demo = ("--minutes", 0.02) if options.quick else ()
+        results.ownlatent("demo", "--modality", "audio", "--out", folder / "demo", *demo)
+        entries = Run(folder / "demo").results["evaluations"]
+        figures["demo_gain_points"] = round(100 * min(e["trained_is"]["mean"] for e in entries if "trained_is" in e), 2)
+        rows += [row("demo", entry) for entry in entries]
+        if (options.fsdd / "recordings.tar").exists():
+            found = digits(folder, options)
+            rows += found
+            figures |= figures_of(found)
+        else:
+            print(f"no spoken digits in {options.fsdd}: that part is left out")
+    results.write(options.out, "audio", rows, figures)
+
+
+def front_end() -> float:
+    """Seconds of sound that become spectrograms in a second, on one core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    make, sounds, times = LogMel(), torch.randn(256, RATE), []
+    with torch.inference_mode():
+        for _ in range(7):
+            began = perf_counter()
+            make(sounds)
+            times.append(perf_counter() - began)
+    torch.set_num_threads(threads)
+    return round(len(sounds) / median(times[1:]))
+
+
+def digits(folder: Path, options: Any) -> list[dict[str, Any]]:
+    """Every split: pre-trained on its training part alone, and judged."""
+    with tarfile.open(options.fsdd / "recordings.tar") as tar:
+        tar.extractall(folder / "digits", filter="data")
+    files = sorted((folder / "digits").rglob("*.wav"))
+    found = []
+    for split in ("takes", *(SPEAKERS[:1] if options.quick else SPEAKERS)):
+        parts = {part: folder / split / part for part in ("train", "test")}
+        for number, path in enumerate(files):
+            digit, speaker, take = path.stem.split("_")
+            test = int(take) < 5 if split == "takes" else speaker == split
+            if options.quick and number % 8:
+                continue
+            target = parts["test" if test else "train"] / digit / path.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.link(path, target)
+        run = folder / split / "run"
+        minutes = 0.02 if options.quick else options.minutes
+        given = ("--modality", "audio", "--minutes", minutes, "--out", run, *(QUICK if options.quick else ()))
+        method = ("--method", options.method) if options.method else ()
+        results.ownlatent("pretrain", parts["train"], *given, *method)
+        protocols = ("--protocols", "knn,linear,low-shot", "--k", "20", "--labels", "2" if options.quick else "10")
+        data = ("--train", parts["train"], "--test", parts["test"])
+        length = ("--supervised-minutes", 0.02) if options.quick else ()
+        results.ownlatent("evaluate", run, *data, *protocols, *length)
+        found += [row(split, entry) for entry in Run(run).results["evaluations"]]
+    return found
+
+
+def row(split: str, entry: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "split": split,
+        "protocol": entry["protocol"],
+        "subject": entry["subject"],
+        "top1": round(entry["top1"], 4),
+        "low": round(entry["interval"][0], 4),
+        "high": round(entry["interval"][1], 4),
+        "num_test": entry["num_test"],
+    }
+
+
+def figures_of(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """In percent."""
+    found = {}
+    for subject, ending in SUBJECTS.items():
+        honest = [
+            r["top1"] for r in rows if (r["protocol"], r["subject"]) == ("linear", subject) and r["split"] != "takes"
+        ]
+        found[f"fsdd_speaker_linear{ending}"] = round(100 * mean(honest), 2)
+    (knn,) = (r["top1"] for r in rows if (r["split"], r["protocol"], r["subject"]) == ("takes", "knn", "trained"))
+    return found | {"fsdd_take_knn": round(100 * knn, 2)}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""From stretches of spectrograms to normalised views: what `MultiView` is for images."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from ownlatent.augment.fader import apply_fader, sample_fader
+from ownlatent.augment.mixup import apply_mixup, sample_mixup
+from ownlatent.augment.recipes import AnyView, SoundView, View
+from ownlatent.augment.resize_crop import ResizeCrop, apply_resize_crop, sample_resize_crop
+from ownlatent.augment.views import MultiView, Within, pick, rows_of
+from ownlatent.nn.collectives import average
+from ownlatent.types import Size, Views, height_and_width
+
+
+class Cut(NamedTuple):
+    """Which stretch of each of n sounds a view shows, and which of which other is mixed into it: (n,) in [0, 1)."""
+
+    place: Tensor
+    other: Tensor
+    other_place: Tensor
+
+    def rows(self, rows: slice) -> "Cut":
+        """The draws of some of the sounds."""
+        return Cut(*(draws[rows] for draws in self))
+
+
+class SoundParams(NamedTuple):
+    """Everything else that is drawn for one view of n sounds."""
+
+    share: Tensor
+    crop: ResizeCrop
+    fader: Tensor
+
+
+class SoundViews:
+    """Makes V normalised views (B, 1, 64, T) of stretches of spectrograms; all draws are per sound.
+
+    views: the distribution of each view. size: (64, T), of whose frames a view may be a share. mean, std: of levels
+    (spectrograms in [0, 1]), by which they are normalised before anything else is done to them. peak: the level that
+    counts as 1. Where a view says so, all views of a batch together are brought to mean 0 and variance 1 at the end.
+    """
+
+    def __init__(
+        self,
+        views: Sequence[SoundView],
+        size: Size,
+        mean: Sequence[float],
+        std: Sequence[float],
+        peak: float = 65535.0,
+    ):
+        self.views, self.size, self.mean, self.std, self.peak = tuple(views), size, tuple(mean), tuple(std), peak
+        self.frames = [height_and_width(view.pixels(size))[1] for view in views]
+
+    def of_crops(self, crops: Sequence[Tensor], generator: torch.Generator, within: Within | None = None) -> Views:
+        """Augment stretches (B, 1, 64, T), as `data.clips.Clips` cuts them: of each view, then of what is mixed in."""
+        first, total = within or (0, len(crops[0]))
+        sample_cuts(self.views, total, generator)  # was asked for first by whoever cut them
+        params = [sample_sound(total, generator, view) for view in self.views]
+        part = slice(first, first + len(crops[0]))
+        return self._made(crops, [rows_of(each, part) for each in params])
+
+    def of_images(
+        self, images: Tensor, generator: torch.Generator, rows: Tensor | None = None, within: Within | None = None
+    ) -> Views:
+        """Augment spectrograms (N, 1, 64, T), or `rows` (B,) of them, that are as long as a view; others are mixed in.
+
+        within: where they stand in the batch that the generator is for; without it, they are all of it.
+        """
+        rows = torch.arange(len(images)) if rows is None else rows
+        first, total = within or (0, len(rows))
+        part = slice(first, first + len(rows))
+        cuts = [cut.rows(part) for cut in sample_cuts(self.views, total, generator)]
+        params = [rows_of(sample_sound(total, generator, view), part) for view in self.views]
+        crops = [pick(images, rows) for _ in self.views]
+        mixed = [v for v, view in enumerate(self.views) if view.mixup]
+        crops += [pick(images, (cuts[v].other * len(images)).long()) for v in mixed]
+        frames = [*self.frames, *(self.frames[v] for v in mixed)]
+        return self._made([crop[..., :length] for crop, length in zip(crops, frames, strict=True)], params)
+
+    def _made(self, crops: Sequence[Tensor], params: Sequence[SoundParams]) -> Views:
+        stretches = [(crop.float() / self.peak - self.mean[0]) / self.std[0] for crop in crops]
+        others = iter(stretches[len(self.views) :])
+        views = []
+        for view, x, drawn in zip(self.views, stretches, params, strict=False):
+            if view.mixup:
+                x = apply_mixup(x, next(others), drawn.share)
+            if view.crop_height != (1.0, 1.0) or view.crop_width != (1.0, 1.0):
+                x = apply_resize_crop(x, drawn.crop, (1.0, view.canvas))
+            if view.fader:
+                x = apply_fader(x, drawn.fader)
+            views.append(x)
+        if all(view.standardise for view in self.views):
+            views = standardised(views)
+        return [x.contiguous(memory_format=torch.channels_last) for x in views]
+
+
+def make_views(
+    views: Sequence[AnyView],
+    size: Size,
+    mean: Sequence[float],
+    std: Sequence[float],
+    peak: float = 255.0,
+) -> MultiView | SoundViews:
+    """What makes these views, of images or of sounds."""
+    if isinstance(size, int):
+        return MultiView(cast(Sequence[View], views), size, mean, std, peak)
+    return SoundViews(cast(Sequence[SoundView], views), size, mean, std, peak)
+
+
+def sample_cuts(views: Sequence[SoundView], n: int, generator: torch.Generator) -> list[Cut]:
+    """Draw the stretches of every view of n sounds: the first thing that a batch's generator is asked for."""
+    return [Cut(*torch.rand((3, n), generator=generator, dtype=torch.float64)) for _ in views]
+
+
+def sample_sound(n: int, generator: torch.Generator, view: SoundView) -> SoundParams:
+    """Draw, for each of n sounds, everything that follows."""
+    return SoundParams(
+        share=sample_mixup(n, generator, view.mixup),
+        crop=sample_resize_crop(n, generator, view.crop_height, view.crop_width),
+        fader=sample_fader(n, generator, view.fader),
+    )
+
+
+def standardised(views: Views) -> Views:
+    """All views of a batch together brought to mean 0 and variance 1, over all processes (BYOL-A's post-norm)."""
+    count = sum(x.numel() for x in views)
+    sums = torch.stack([torch.stack([x.sum(), x.square().sum()]) for x in views]).sum(0)
+    mean, square = average(sums) / count
+    std = (square - mean.square()).clamp(min=1e-12).sqrt()
+    return [(x - mean) / std for x in views]

@@ -1,0 +1,73 @@
+"""The bytes of a sound file to a waveform of 16 kHz and one channel."""
+
+import io
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ownlatent.errors import OwnlatentError
+from ownlatent.sound.spectrum import RATE
+
+MOST_SAMPLES = 2**28  # of all channels together: a gibibyte as float32, an hour and a half of music in stereo
+_NEEDS = "sound files need two more packages: pip install 'ownlatent[audio]'"
+
+
+class Facts(NamedTuple):
+    """What a file's header says: samples a second, channels, samples of each."""
+
+    rate: int
+    channels: int
+    samples: int
+
+    @property
+    def seconds(self) -> float:
+        return self.samples / self.rate
+
+
+def facts_of(data: bytes) -> Facts:
+    """By the header of a WAV, FLAC, OGG, MP3 or AIFF file. Raises whatever libsndfile does for one that it refuses."""
+    with _soundfile().SoundFile(io.BytesIO(data)) as file:
+        return Facts(file.samplerate, file.channels, file.frames)
+
+
+def read_waveform(data: bytes) -> np.ndarray:
+    """(samples,) float32 of 16 kHz, full scale 1: the mean of the channels, resampled once.
+
+    A file that ends early gives what there is of it. Raises whatever libsndfile does, and ValueError for samples that
+    are no numbers.
+    """
+    sounds, rate = _soundfile().read(io.BytesIO(data), dtype="float32", always_2d=True)
+    return at_16_khz(sounds.mean(1), rate)
+
+
+def at_16_khz(waveform: np.ndarray, rate: float) -> np.ndarray:
+    """A waveform (samples,) of any rate at that of the front end. Raises ValueError for samples that are no numbers."""
+    waveform = np.ascontiguousarray(waveform, np.float32)
+    if not np.isfinite(waveform).all():
+        raise ValueError("samples that are no numbers")
+    if rate == RATE or not len(waveform):
+        return waveform
+    return _soxr().resample(waveform, rate, RATE)
+
+
+def mp3(waveform: np.ndarray) -> bytes:
+    """A waveform of 16 kHz as a small MP3 file, which every browser plays. Raises OwnlatentError without soundfile."""
+    content = io.BytesIO()
+    _soundfile().write(content, waveform, RATE, format="MP3", compression_level=0.9, bitrate_mode="CONSTANT")
+    return content.getvalue()
+
+
+def _soundfile() -> Any:
+    try:
+        import soundfile
+    except (ImportError, OSError):  # OSError: where its own copy of libsndfile is missing
+        raise OwnlatentError(_NEEDS) from None
+    return soundfile
+
+
+def _soxr() -> Any:
+    try:
+        import soxr
+    except ImportError:
+        raise OwnlatentError(_NEEDS) from None
+    return soxr
