@@ -33,3 +33,11 @@ def plain_run(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> P
 def copied(plain_run: Path, tmp_path: Path) -> Path:
     shutil.copytree(plain_run, tmp_path / "copied")
     return tmp_path / "copied"
+
+
+@pytest.fixture(scope="session")
+def sound_run(tmp_path_factory: pytest.TempPathFactory, sound_folder: Path) -> Path:
+    """A run on sounds with labels."""
+    fields = {"modality": "audio", "duration": 0.31, "batch_size": 14, "precision": "32", "accelerator": "cpu"}
+    out = tmp_path_factory.mktemp("heard") / "sounds"
+    return pretrain(sound_folder, val=sound_folder, out=out, epochs=2, backbone="resnet10_w16", **fields).folder

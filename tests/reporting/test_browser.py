@@ -189,3 +189,43 @@ def test_a_run_that_broke_off_is_shown_without_an_error(browser: Any, copied: Pa
     page = tab.open(report(copied), READY)
     assert "There are no images to explore" in page.locator("#explorer").inner_text()
     tab.check()
+
+
+def test_the_sound_of_a_dot_is_played_and_its_spectrogram_shown(browser: Any, sound_run: Path) -> None:
+    tab = Tab(browser)
+    page = tab.open(sound_run / "report.html")
+    assert page.locator("#ex-hear").is_visible()
+    assert "42 sounds" in page.locator("#explorer-about").inner_text()
+    kept = page.evaluate("EXPLORER.gallery.sounds.size")
+    assert kept == 42
+    page.evaluate(
+        "window.played = []; Audio.prototype.play = function () { played.push(this); return Promise.resolve(); }"
+    )
+    numbers = page.evaluate("Array.from(EXPLORER.clouds[0].items.keys())")
+    number = next(n for n in numbers if page.evaluate(f"EXPLORER.gallery.sounds.has({n})"))
+    at = point_at(page, number)
+    page.mouse.move(at["x"], at["y"])
+    page.wait_for_function("played.length === 1")
+    assert page.locator("#tip .tile").is_visible()
+    # It is a sound that this browser can play, of the length that was learned from.
+    length = page.evaluate(
+        """() => new Promise((done, failed) => {
+            const sound = played[0];
+            sound.addEventListener("loadedmetadata", () => done(sound.duration));
+            sound.addEventListener("error", () => failed(new Error(sound.error.message)));
+            sound.load();
+        })"""
+    )
+    assert 0.15 < length < 1.0
+    page.locator("#ex-sound").uncheck()
+    page.locator("#ex-find").fill("high")
+    page.locator("#ex-matches .card").first.click()
+    assert page.evaluate("played.length") == 1
+    tab.check()
+
+
+def test_a_report_of_images_offers_no_sound(browser: Any, hostile_run: Path) -> None:
+    tab = Tab(browser)
+    page = tab.open(hostile_run / "report.html")
+    assert not page.locator("#ex-hear").is_visible()
+    tab.check()
