@@ -205,7 +205,7 @@ def test_the_sound_of_a_dot_is_played_and_its_spectrogram_shown(browser: Any, so
     number = next(n for n in numbers if page.evaluate(f"EXPLORER.gallery.sounds.has({n})"))
     at = point_at(page, number)
     page.mouse.move(at["x"], at["y"])
-    page.wait_for_function("played.length === 1")
+    page.wait_for_function("() => played.length === 1")
     assert page.locator("#tip .tile").is_visible()
     # It is a sound that this browser can play, of the length that was learned from.
     length = page.evaluate(
