@@ -21,7 +21,7 @@ LAYERS = (  # from the top; a room may use its own layer and what is below it
     {"train"},
     {"evaluation", "diagnostics"},
     {"methods"},
-    {"backbones", "nn", "losses", "augment", "data", "optim"},
+    {"backbones", "nn", "losses", "augment", "data", "optim", "sound"},
     {"types", "errors", "machine", "files"},
 )
 DEPTH = {room: depth for depth, rooms in enumerate(LAYERS) for room in rooms}

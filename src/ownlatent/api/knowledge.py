@@ -5,7 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ownlatent.errors import OwnlatentError
+from ownlatent.sound.spectrum import MELS
+from ownlatent.sound.spectrum import MELS
 from ownlatent.train.recipe import Recipe, coerce, edit
+from ownlatent.types import Size
+from ownlatent.types import Size
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,6 +45,7 @@ def layers(
         if value < 1:
             raise OwnlatentError(f"--{name} must be at least 1, not {value}")
     from ownlatent import backbones
+    from ownlatent.backbones.byol_a import NETWORKS as OF_SOUNDS
     from ownlatent.backbones.tree import tree
     from ownlatent.export.encoder import load_encoder
 
@@ -49,7 +54,10 @@ def layers(
         return tree(encoder.backbone.net, encoder.mean.numel(), encoder.image_size, depth)
     keywords = backbones.checked_settings(edit(Recipe(), settings).backbone_settings)
     if isinstance(model, str) and not backbones.is_file(model):
-        net = backbones.create(model, channels=channels, image_size=image_size, **keywords).net
-        return tree(net, channels, image_size, depth)
+        size: Size = image_size
+        if model in OF_SOUNDS:
+            size, channels = (MELS, 96), 1
+        net = backbones.create(model, channels=channels, image_size=size, **keywords).net
+        return tree(net, channels, size, depth)
     own = backbones.own_network(str(model) if isinstance(model, Path) else model)
     return tree(own(channels, image_size, **keywords), channels, image_size, depth, own.adapter)

@@ -21,6 +21,8 @@ _EXTRAS = {
     "transformers": ("transformers", "exports to Hugging Face"),
     "h5py": ("hdf5", "features in HDF5 files"),
     "faiss": ("faiss", "searches among millions of features"),
+    "soundfile": ("audio", "sound files"),
+    "soxr": ("audio", "sounds of other rates than 16 kHz"),
 }
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "PPM", "JPEG2000", "AVIF")
 
