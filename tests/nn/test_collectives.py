@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ownlatent.augment.sound_views import standardised
 from ownlatent.nn.collectives import agreed, average, gather, own, rank, world_size
 
 PROCESSES = 3  # more than two, so that a 2 in the place of the number of processes is seen
@@ -83,6 +84,7 @@ def values() -> Found:
         "average of one": average(torch.tensor(float(rank()))),
         "agreed": agreed(x),
         "agreed order": agreed(shuffled),
+        "standardised": standardised([x.view(ROWS, 1, 1, WIDTH), 2 * x.view(ROWS, 1, 1, WIDTH) + 1])[1],
     }
     return {**found, "unchanged": torch.tensor([torch.equal(x, before)]), "order": shuffled}
 
@@ -191,6 +193,12 @@ def test_agreed_is_what_the_first_process_has(found: list[Found]) -> None:
     for f in found:
         assert torch.equal(f["agreed"], rows_of(0))
         assert torch.equal(f["agreed order"], found[0]["order"])
+
+
+def test_views_of_sounds_are_standardised_over_all_processes(found: list[Found]) -> None:
+    every = everyones().view(-1, 1, 1, WIDTH)
+    expected = standardised([every, 2 * every + 1])[1]
+    torch.testing.assert_close(torch.cat([f["standardised"] for f in found]), expected)
 
 
 def test_nothing_is_changed_in_place(found: list[Found]) -> None:

@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ownlatent.errors import OwnlatentError
 from ownlatent.sound.spectrum import MELS
-from ownlatent.sound.spectrum import MELS
 from ownlatent.train.recipe import Recipe, coerce, edit
-from ownlatent.types import Size
 from ownlatent.types import Size
 
 if TYPE_CHECKING:
