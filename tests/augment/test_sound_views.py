@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ownlatent.augment.fader import apply_fader, sample_fader
+from ownlatent.augment.fader import apply_fader, apply_tilt, sample_fader
 from ownlatent.augment.mixup import apply_mixup, sample_mixup
 from ownlatent.augment.recipes import SOUND_RECIPES, SoundView
 from ownlatent.augment.resize_crop import ResizeCrop, apply_resize_crop, sample_resize_crop
@@ -127,3 +127,9 @@ def test_cuts_are_drawn_before_everything_else() -> None:
     assert all(torch.equal(a, b) for x, y in zip(cuts, again, strict=True) for a, b in zip(x, y, strict=True))
     a, b = sample_sound(6, first, views[0]), sample_sound(6, second, views[0])
     assert torch.equal(a.share, b.share) and torch.equal(a.fader, b.fader)
+
+
+def test_the_tilt_adds_a_line_over_the_bands() -> None:
+    x, ends = spectrograms(), sample_fader(4, generator(0))
+    line = ends.numpy()[:, :1] + (ends.numpy()[:, 1:] - ends.numpy()[:, :1]) * np.arange(64) / 63
+    assert np.abs((apply_tilt(x, ends) - x).numpy() - line[:, None, :, None]).max() < 1e-5

@@ -198,9 +198,7 @@ def test_the_sound_of_a_dot_is_played_and_its_spectrogram_shown(browser: Any, so
     assert "42 sounds" in page.locator("#explorer-about").inner_text()
     kept = page.evaluate("EXPLORER.gallery.sounds.size")
     assert kept == 42
-    page.evaluate(
-        "() => { window.played = []; Audio.prototype.play = async function () { played.push(this); }; }"
-    )
+    page.evaluate("() => { window.played = []; Audio.prototype.play = async function () { played.push(this); }; }")
     numbers = page.evaluate("Array.from(EXPLORER.clouds[0].items.keys())")
     number = next(n for n in numbers if page.evaluate(f"EXPLORER.gallery.sounds.has({n})"))
     at = point_at(page, number)

@@ -54,6 +54,8 @@ class SoundView:
     """Frames of what is cropped from, as a share of the view's: beyond the sound it is empty."""
     fader: float = 0.0
     """The most that is added or taken at the beginning and at the end, in standard deviations; between is a line."""
+    tilt: float = 0.0
+    """The most that is added or taken at the lowest and at the highest band, likewise: microphones and rooms differ so."""
     standardise: bool = True
     """Bring all views of a batch together to mean 0 and variance 1."""
 
@@ -127,6 +129,9 @@ SOUND_RECIPES: dict[str, tuple[SoundView, ...]] = {
     "byol_a": (SoundView(),) * 2,
     # Version 2 (Niizumi et al. 2023): less of another sound, and the random linear fader.
     "byol_a_v2": (SoundView(mixup=0.2, fader=1.0),) * 2,
+    # Ours, and the default: both papers' operations and a random tilt. Without it an encoder learns whose microphone it
+    # hears: on a speaker who was never heard it is worse than one that was not trained (docs/audio.md).
+    "byol_a_tilt": (SoundView(fader=1.0, tilt=1.0),) * 2,
     # Ordinary training with labels: one view, a little of the crop.
     "supervised": (SoundView(mixup=0.0, crop_height=(0.9, 1.1), crop_width=(0.8, 1.25), standardise=False),),
 }

@@ -6,7 +6,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
-from ownlatent.augment.fader import apply_fader, sample_fader
+from ownlatent.augment.fader import apply_fader, apply_tilt, sample_fader
 from ownlatent.augment.mixup import apply_mixup, sample_mixup
 from ownlatent.augment.recipes import AnyView, SoundView, View
 from ownlatent.augment.resize_crop import ResizeCrop, apply_resize_crop, sample_resize_crop
@@ -33,6 +33,7 @@ class SoundParams(NamedTuple):
     share: Tensor
     crop: ResizeCrop
     fader: Tensor
+    tilt: Tensor
 
 
 class SoundViews:
@@ -91,6 +92,8 @@ class SoundViews:
                 x = apply_resize_crop(x, drawn.crop, (1.0, view.canvas))
             if view.fader:
                 x = apply_fader(x, drawn.fader)
+            if view.tilt:
+                x = apply_tilt(x, drawn.tilt)
             views.append(x)
         if all(view.standardise for view in self.views):
             views = standardised(views)
@@ -121,6 +124,7 @@ def sample_sound(n: int, generator: torch.Generator, view: SoundView) -> SoundPa
         share=sample_mixup(n, generator, view.mixup),
         crop=sample_resize_crop(n, generator, view.crop_height, view.crop_width),
         fader=sample_fader(n, generator, view.fader),
+        tilt=sample_fader(n, generator, view.tilt),
     )
 
 

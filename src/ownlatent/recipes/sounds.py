@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from ownlatent.augment.recipes import SOUND_RECIPES
-from ownlatent.train.recipe import Optim, Recipe
+from ownlatent.train.recipe import Recipe
 
 MINUTES = 1.25
 
@@ -57,6 +56,4 @@ def sounds(method: str, minutes: float = MINUTES) -> Recipe:
         method=method,
         minutes=minutes,
         batch_size=64,
-        optim=Optim(),
-        views=SOUND_RECIPES["byol_a"],
     )

@@ -10,6 +10,8 @@ from ownlatent.sound.spectrum import EPS, HIGHEST, HOP, LOWEST, MELS, RATE, SILE
 
 _FLOOR, _CEILING = 0.2, 0.8  # levels that are drawn black and white: what lies outside is hardly heard, or never met
 
+_PIECE = 4  # sounds at a time on a processor: more do not fit its cache, and take four times as long
+
 
 class LogMel(nn.Module):
     """Waveforms (B, samples) of 16 kHz, full scale 1, to log-mel spectrograms (B, 1, 64, frames), natural logarithm.
@@ -27,9 +29,16 @@ class LogMel(nn.Module):
         self.register_buffer("bands", torch.from_numpy(mel_bands()), persistent=False)
 
     def forward(self, waveforms: Tensor) -> Tensor:
+        recorded = torch.jit.is_tracing() or torch.compiler.is_compiling()  # to whom the number of sounds is unknown
+        if recorded or waveforms.device.type != "cpu" or len(waveforms) <= _PIECE:
+            return self._of(waveforms)
+        return torch.cat([self._of(piece) for piece in waveforms.split(_PIECE)])
+
+    def _of(self, waveforms: Tensor) -> Tensor:
         waveforms = nn.functional.pad(waveforms.float(), (WINDOW // 2, WINDOW // 2))
         spectrum = torch.stft(waveforms, WINDOW, HOP, window=self.window, center=False, return_complex=True)
-        power = torch.view_as_real(spectrum).square().sum(-1)
+        parts = torch.view_as_real(spectrum)
+        power = parts[..., 0].square() + parts[..., 1].square()
         return (self.bands @ power + EPS).log().unsqueeze(1)
 
 

@@ -80,8 +80,9 @@ def _check_sound_view(number: int, view: SoundView) -> None:
         raise OwnlatentError(f"--views.{number}.mixup is a share from 0 to 1, not {view.mixup}")
     if not 1 <= view.canvas <= 4:
         raise OwnlatentError(f"--views.{number}.canvas is a length from 1 to 4 times the view's, not {view.canvas}")
-    if view.fader < 0:
-        raise OwnlatentError(f"--views.{number}.fader is a strength of at least 0, not {view.fader}")
+    for name in ("fader", "tilt"):
+        if getattr(view, name) < 0:
+            raise OwnlatentError(f"--views.{number}.{name} is a strength of at least 0, not {getattr(view, name)}")
     for name in ("crop_height", "crop_width"):
         low, high = getattr(view, name)
         if not 0 < low <= high:

@@ -103,7 +103,7 @@ def views_for(recipe: Recipe, device: str) -> tuple[AnyView, ...]:
     """As given, or the method's for views of this size. Raises OwnlatentError for an unknown method."""
     usual = _usual(recipe, device).get("views", "byol")
     if recipe.modality == "audio":
-        return recipe.views or SOUND_RECIPES.get(usual, SOUND_RECIPES["byol_a"])
+        return recipe.views or SOUND_RECIPES.get(usual, SOUND_RECIPES["byol_a_tilt"])
     return recipe.views or RECIPES[usual]
 
 

@@ -36,7 +36,7 @@ _WIDTHS = (90, 110, 170)  # of the formants, Hz
 
 
 class Sounds:
-    """Sounds of 16 kHz, labelled by their kind; pitch, loudness, length, place and background are drawn for each.
+    """Sounds of 16 kHz, labelled by their kind; pitch, loudness, length, place, background and microphone vary.
 
     The speakers and instruments of the parts "train" and "test" are others: each draws from a generator of its own.
     Raises OwnlatentError for another part.
@@ -75,6 +75,22 @@ def _picture(split: str, index: int) -> torch.Tensor:
 
 
 def _made(kind: str, rng: np.random.Generator) -> np.ndarray:
+    """A sound, another one further away, and noise; as a microphone hears them."""
+    near, far = _placed(_alone(kind, rng), rng), _placed(_alone(str(rng.choice(KINDS)), rng), rng)
+    noise = _noise(_SAMPLES, rng, 50, rng.uniform(1000, 7000))
+    heard = _by_a_microphone(near + far * 10 ** rng.uniform(-1.5, -0.4) + noise * 10 ** rng.uniform(-2.5, -1), rng)
+    return (heard / np.abs(heard).max() * 10 ** rng.uniform(-1.3, -0.3)).astype(np.float32)
+
+
+def _placed(sound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A sound with its peak at 1, somewhere in three quarters of a second."""
+    first = int(rng.integers(0, _SAMPLES - len(sound) + 1))
+    made = np.zeros(_SAMPLES)
+    made[first : first + len(sound)] = sound / max(1e-9, np.abs(sound).max())
+    return made
+
+
+def _alone(kind: str, rng: np.random.Generator) -> np.ndarray:
     length = int(rng.uniform(0.35, 0.7) * RATE)
     t = np.arange(length) / RATE
     pitch = float(np.exp(rng.uniform(np.log(110), np.log(520))))
@@ -115,12 +131,14 @@ def _made(kind: str, rng: np.random.Generator) -> np.ndarray:
         sound[:burst] = 0.6 * _noise(burst, rng, 2500, 7500) * np.abs(sound).max()
     else:
         sound = _voice(kind[-1], pitch, t, rng) * _swell(t, 0.04)
-    loudness = 10 ** rng.uniform(-1.3, -0.3)
-    made = np.zeros(_SAMPLES)
-    first = int(rng.integers(0, _SAMPLES - length + 1))
-    made[first : first + length] = sound / max(1e-9, np.abs(sound).max()) * loudness
-    background = _noise(_SAMPLES, rng, 50, rng.uniform(1000, 7000))
-    return (made + background * 10 ** rng.uniform(-4, -2.3)).astype(np.float32)
+    return sound
+
+
+def _by_a_microphone(sound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """As one hears it that is deafer to low or to high frequencies, by up to 26 dB."""
+    spectrum = np.fft.rfft(sound)
+    gain = np.exp(np.interp(np.linspace(0, 1, len(spectrum)), (0, 0.15, 1), rng.uniform(-1.5, 1.5, 3)))
+    return np.fft.irfft(spectrum * gain, len(sound))
 
 
 def _harmonics(pitch: float | np.ndarray, t: np.ndarray, rng: np.random.Generator, fall: float) -> np.ndarray:
