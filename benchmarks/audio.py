@@ -4,7 +4,7 @@
 
 Free Spoken Digit Dataset: 3,000 recordings of ten digits by six speakers. `ownlatent pretrain` without labels for
 --minutes, then `ownlatent evaluate` beside the same encoder untrained, the mean and the standard deviation of each
-band over time, and the same network trained with the labels for as long. Two splits: the customary one, on which takes
+band over time, and the same network trained with the labels for --supervised-minutes. Two splits: the customary one, on which takes
 0 to 4 of every digit and speaker are the test, and the honest one, on which one speaker is, six times over; whoever is
 tested on was not heard in pre-training either. The figures of the honest split are means over the speakers. Low-shot:
 10 labels for each digit, five draws.
@@ -36,7 +36,8 @@ QUICK = ("--backbone", "resnet10_w16", "--batch-size", 32, "--duration", 0.31)
 def main() -> None:
     parser = results.arguments(__doc__)
     parser.add_argument("--fsdd", type=Path, default=results.DATA / "fsdd", metavar="FOLDER")
-    parser.add_argument("--minutes", type=float, default=4, help="of each pre-training, and of its supervised baseline")
+    parser.add_argument("--minutes", type=float, default=3, help="of each pre-training")
+    parser.add_argument("--supervised-minutes", type=float, default=1, help="of each supervised baseline")
     parser.add_argument("--method", help="unless given that of `pretrain` for so many minutes")
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
@@ -94,7 +95,7 @@ def digits(folder: Path, options: Any) -> list[dict[str, Any]]:
         results.ownlatent("pretrain", parts["train"], *given, *method)
         protocols = ("--protocols", "knn,linear,low-shot", "--k", "20", "--labels", "2" if options.quick else "10")
         data = ("--train", parts["train"], "--test", parts["test"])
-        length = ("--supervised-minutes", 0.02) if options.quick else ()
+        length = ("--supervised-minutes", 0.02 if options.quick else options.supervised_minutes)
         results.ownlatent("evaluate", run, *data, *protocols, *length)
         found += [row(split, entry) for entry in Run(run).results["evaluations"]]
     return found

@@ -20,7 +20,7 @@ def test_every_sound_is_labelled_audible_and_the_same_every_time(part: str) -> N
         assert np.array_equal(waveform, Sounds(part).waveform(index))
         sample = source[index]
         assert KINDS[sample.label or 0] in sample.name
-        assert sample.image.shape == (1, 64, 76) and sample.image.int().std() > 1000
+        assert sample.image.shape == (1, 64, 76) and sample.image.float().std() > 1000
 
 
 def test_no_sound_of_one_part_is_in_the_other() -> None:

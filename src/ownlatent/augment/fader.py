@@ -1,4 +1,4 @@
-"""Random lines: over time, a sound that comes or goes (BYOL for Audio, version 2); over frequency, another microphone."""
+"""Random lines: over time, a sound that comes or goes (BYOL-A, version 2); over frequency, another microphone."""
 
 import torch
 from torch import Tensor

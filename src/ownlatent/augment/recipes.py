@@ -55,7 +55,7 @@ class SoundView:
     fader: float = 0.0
     """The most that is added or taken at the beginning and at the end, in standard deviations; between is a line."""
     tilt: float = 0.0
-    """The most that is added or taken at the lowest and at the highest band, likewise: microphones and rooms differ so."""
+    """The most that is added or taken at the lowest and at the highest band, likewise: so microphones differ."""
     standardise: bool = True
     """Bring all views of a batch together to mean 0 and variance 1."""
 
