@@ -4,10 +4,10 @@
 
 Free Spoken Digit Dataset: 3,000 recordings of ten digits by six speakers. `ownlatent pretrain` without labels for
 --minutes, then `ownlatent evaluate` beside the same encoder untrained, the mean and the standard deviation of each
-band over time, and the same network trained with the labels for --supervised-minutes. Two splits: the customary one, on which takes
-0 to 4 of every digit and speaker are the test, and the honest one, on which one speaker is, six times over; whoever is
-tested on was not heard in pre-training either. The figures of the honest split are means over the speakers. Low-shot:
-10 labels for each digit, five draws.
+band over time, and the same network trained with the labels for --supervised-minutes. Two splits: the customary one,
+on which takes 0 to 4 of every digit and speaker are the test, and the honest one, on which one speaker is, six times
+over; whoever is tested on was not heard in pre-training either. The figures of the honest split are means over the
+speakers. Low-shot: 10 labels for each digit, five draws.
 
 front end: seconds of sound that become spectrograms in a second on one core, in batches of one second. demo: the gain
 of `ownlatent demo --modality audio` over the best baseline, by k-NN.
