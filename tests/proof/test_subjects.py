@@ -11,7 +11,7 @@ from ownlatent.backbones import own_network
 from ownlatent.backbones.encoder import Encoder
 from ownlatent.errors import OwnlatentError
 from ownlatent.export.encoder import save_encoder
-from ownlatent.proof.subjects import named_subject, of_encoder, pixel_subject, random_subject, untrained
+from ownlatent.proof.subjects import input_subject, named_subject, of_encoder, random_subject, untrained
 
 CPU = torch.device("cpu")
 
@@ -64,7 +64,7 @@ def test_pixels_are_centred_where_it_helps():
     # Centring is what makes brightness an angle: without it all bright images point the same way as the dark ones.
     images, labels = labelled()
     flat = images // 60 * 60 + 30
-    subject = pixel_subject(encoder(), flat, labels)
+    subject = input_subject(encoder(), flat, labels)
     assert subject.variant == "mean image subtracted" and subject.shift is not None
     assert subject.encoder is None
 
