@@ -291,4 +291,4 @@ def _draw_example_views(job: "Job", folder: Path) -> None:
     from ownlatent.train.images import example_views
 
     originals, views = example_views(job.data, job.views, job.recipe.seed, count=8)
-    draw_views(originals, views, folder / "views.png")
+    draw_views(originals, views, folder / "views.png", job.recipe.modality)

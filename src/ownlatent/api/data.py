@@ -44,7 +44,7 @@ def preview(
             log.info(line)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            draw_views(originals, views, path)
+            draw_views(originals, views, path, start.modality)
         except OSError as error:
             raise OwnlatentError(f"cannot write {path} ({error.strerror}): give another --out") from error
         except ValueError as error:  # matplotlib's answer to an ending that it does not know

@@ -10,6 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from ownlatent.types import NOUNS, Modality
+
 # Columns of metrics.csv that would crowd the picture; TensorBoard has them all.
 NOT_DRAWN = {
     *("step", "epoch", "progress", "seconds", "waiting", "weight_norm", "features_std", "rank_share", "correlation"),
@@ -36,13 +38,15 @@ _TILE, _GAP, _LABEL = 160, 8, 90  # pixels of the sheet of views
 _STEP = _TILE + _GAP
 
 
-def draw_views(originals: Sequence[np.ndarray], views: Sequence[Sequence[np.ndarray]], path: Path) -> None:
-    """A row of images and, under each, what the augmentation made of it.
+def draw_views(
+    originals: Sequence[np.ndarray], views: Sequence[Sequence[np.ndarray]], path: Path, modality: Modality = "image"
+) -> None:
+    """A row of images, or sounds, and, under each, what the augmentation made of it.
 
     originals: n arrays (H, W) or (H, W, 3) in [0, 1]; views: V rows of n such arrays, of any sizes;
     they are numbered from 0, as the options --views.0.blur and so on number them.
     """
-    rows = [("image", list(originals)), *((f"view {v}", list(row)) for v, row in enumerate(views))]
+    rows = [(NOUNS[modality][:-1], list(originals)), *((f"view {v}", list(row)) for v, row in enumerate(views))]
     # One sheet in one set of axes: matplotlib takes a second and a half for twenty-four of them.
     sheet = Image.new("RGB", (len(originals) * _STEP - _GAP, len(rows) * _STEP - _GAP), "white")
     for y, (_, images) in enumerate(rows):

@@ -35,7 +35,7 @@ function drawNeighbours(explorer) {
     into.append(element("p", { className: "missing", textContent: "There are no images to show." }));
     return;
   }
-  into.append(element("p", { className: "hint", textContent: "Each row holds the ten images of the explorer that are nearest to the query by the cosine of the features; ✓ and a solid frame: the same label as the query; ✗ and a dashed frame: another." }));
+  into.append(element("p", { className: "hint", textContent: `Each row holds the ten ${GALLERIES.find(Boolean).noun} of the explorer that are nearest to the query by the cosine of the features; ✓ and a solid frame: the same label as the query; ✗ and a dashed frame: another.` }));
   for (const gallery of GALLERIES.filter(Boolean)) {
     if (GALLERIES.length > 1) into.append(element("h3", { textContent: gallery.run }));
     const choose = (i) => {
