@@ -201,8 +201,7 @@ def test_a_listing_of_another_folder_is_not_taken(root: Path, cache: Path) -> No
 
 def test_a_listing_for_other_endings_is_not_taken(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept(make(root, "new.bild"))
-    monkeypatch.setattr(listing, "EXTENSIONS", {*listing.EXTENSIONS, ".bild"})
-    monkeypatch.setattr(listing, "_ENDINGS", frozenset(map(os.fsencode, listing.EXTENSIONS)))
+    monkeypatch.setitem(listing.SEARCHED, "image", {*listing.SEARCHED["image"], ".bild"})
     assert "new.bild" in names(list_images(root))
 
 
@@ -250,7 +249,7 @@ def test_a_date_far_ahead_does_not_count_as_just_now(root: Path, monkeypatch: py
 
 def test_the_cache_is_where_the_user_wants_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def folder() -> Path | None:
-        file = listing._kept_in(b"/images")
+        file = listing._kept_in(b"/images", "image")
         return file and file.parent.parent
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
@@ -424,4 +423,4 @@ def test_a_long_search_says_how_far_it_is(
     with caplog.at_level(logging.INFO, "ownlatent"):
         list_images(tmp_path / "many")
     # A second passes with every look at the clock: every thousand files, and once for every message.
-    assert caplog.messages == ["listing    2999 images so far ...", "listing    8999 images so far ..."]
+    assert caplog.messages == ["listing    2999 files so far ...", "listing    8999 files so far ..."]

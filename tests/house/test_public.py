@@ -10,7 +10,7 @@ import pytest
 
 import ownlatent
 from ownlatent import cli
-from ownlatent.augment.recipes import View
+from ownlatent.augment.recipes import SoundView, View
 from ownlatent.proof.settings import Evaluation
 from ownlatent.train.recipe import Optim, Recipe
 
@@ -82,7 +82,8 @@ def test_every_field_of_the_recipe_is_a_flag(
 ) -> None:
     text = help_of(monkeypatch, capsys, "pretrain")
     names = [field.name for field in fields(Recipe) if field.name not in GROUPS and field.name != "data"]
-    names += [f"optim.{field.name}" for field in fields(Optim)] + [f"views.{field.name}" for field in fields(View)]
+    names += [f"optim.{field.name}" for field in fields(Optim)]
+    names += [f"views.{field.name}" for kind in (View, SoundView) for field in fields(kind)]
     missing = [name for name in names if not re.search(rf"^ +--{_dashed(name)}( VALUE|$|  )", text, re.MULTILINE)]
     assert not missing
     assert re.search(r"^ +DATA +\S", text, re.MULTILINE)
@@ -105,7 +106,8 @@ def test_every_flag_says_what_it_is_for() -> None:
 def test_no_flag_is_there_without_a_meaning() -> None:
     """A flag that no field stands behind would be accepted and then ignored."""
     known = {field.name for field in fields(Recipe)} | {"help", "out", "recipe", "resume", "extend", "overwrite"}
-    known |= {f"optim.{field.name}" for field in fields(Optim)} | {f"views.{field.name}" for field in fields(View)}
+    known |= {f"optim.{field.name}" for field in fields(Optim)}
+    known |= {f"views.{field.name}" for kind in (View, SoundView) for field in fields(kind)}
     assert {action.dest for action in flags().values()} <= known
 
 

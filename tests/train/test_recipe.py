@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ownlatent.augment.recipes import RECIPES, View
+from ownlatent.augment.recipes import RECIPES, SoundView, View
 from ownlatent.errors import OwnlatentError
 from ownlatent.methods import named_recipes, names, recipes, settings
 from ownlatent.recipes.begin import begin
@@ -125,12 +125,15 @@ def test_values_of_another_type_are_refused(name: str, value: object) -> None:
 
 def test_every_option_can_be_set() -> None:
     """No field is listed that `edit` does not know, and none that changes nothing."""
-    texts = {float: "0.25", int: "9", str: "text", bool: "true"}
-    start = Recipe(views=TWO)
+    texts = ("0.25", "9", "text", "true", "false", "audio")
     for name in option_names():
-        sample = "0.3,0.7" if name.endswith(("crop_scale", "crop_ratio", "blur_sigma")) else None
+        of_sounds = name.removeprefix("views.") in SoundView.__dataclass_fields__
+        of_images = name.removeprefix("views.") in View.__dataclass_fields__
+        start = Recipe(modality="audio", views=(SoundView(),)) if of_sounds and not of_images else Recipe(views=TWO)
+        pairs = ("crop_scale", "crop_ratio", "blur_sigma", "crop_height", "crop_width")
+        sample = "0.3,0.7" if name.endswith(pairs) else None
         sample = "simclr" if name == "views" else sample
-        changed = [text for text in ([sample] if sample else texts.values()) if _changes(start, name, text)]
+        changed = [text for text in ([sample] if sample else texts) if _changes(start, name, text)]
         assert changed, name
 
 
@@ -165,7 +168,7 @@ def test_a_resolved_recipe_repeats_itself(tmp_path: Path) -> None:
 def test_resolving_leaves_nothing_open(facts: Facts, changes: dict) -> None:
     recipe = resolve(edit(Recipe(data="x"), changes), facts, {})
     open_fields = {name for name, value in vars(recipe).items() if value is None}
-    assert open_fields == {"val", "init_from", "layer", "epochs" if changes else "minutes"}
+    assert open_fields == {"duration", "val", "init_from", "layer", "epochs" if changes else "minutes"}
     assert None not in vars(recipe.optim).values()
     check(recipe)
     assert all(recipe.backbone in line for line in describe(recipe) if line.startswith("backbone"))
@@ -321,7 +324,7 @@ def test_classes_that_the_data_do_not_have_are_refused() -> None:
 def test_views_are_taken_by_the_name_of_their_table() -> None:
     assert edit(Recipe(), {"views": "dino"}).views == RECIPES["dino"]
     assert edit(Recipe(views=TWO), {"views": "auto"}).views is None
-    with pytest.raises(OwnlatentError, match=r"no table of views 'dinno': the nearest .*dino"):
+    with pytest.raises(OwnlatentError, match=r"no table of views of images 'dinno': the nearest .*dino"):
         edit(Recipe(), {"views": "dinno"})
 
 
@@ -402,3 +405,15 @@ def test_a_short_run_that_names_no_method_is_vicreg(given: dict[str, Any], metho
 def test_what_is_given_as_a_recipe_keeps_its_method():
     assert begin(Recipe(data="x", minutes=5.0), {})[0].method == "byol"
     assert begin("imagenet", {"data": "x", "minutes": 5.0})[0].method == "byol"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name", "modality"),
+    [
+        (Recipe(views=TWO), "views.fader", "audio"),
+        (Recipe(modality="audio", views=(SoundView(),)), "views.0.blur", "image"),
+    ],
+)
+def test_a_setting_of_the_other_modality_is_named(recipe: Recipe, name: str, modality: str) -> None:
+    with pytest.raises(OwnlatentError, match=f"give --modality {modality}"):
+        edit(recipe, {name: "0.5"})

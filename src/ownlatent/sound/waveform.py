@@ -1,6 +1,11 @@
 """The bytes of a sound file to a waveform of 16 kHz and one channel."""
 
 import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +14,7 @@ from ownlatent.errors import OwnlatentError
 from ownlatent.sound.spectrum import RATE
 
 MOST_SAMPLES = 2**28  # of all channels together: a gibibyte as float32, an hour and a half of music in stereo
+_LOUDEST = 1e5  # times full scale: whole numbers of 16 bits that were written as floats are still let through
 _NEEDS = "sound files need two more packages: pip install 'ownlatent[audio]'"
 
 
@@ -26,7 +32,7 @@ class Facts(NamedTuple):
 
 def facts_of(data: bytes) -> Facts:
     """By the header of a WAV, FLAC, OGG, MP3 or AIFF file. Raises whatever libsndfile does for one that it refuses."""
-    with _soundfile().SoundFile(io.BytesIO(data)) as file:
+    with _quiet(data), _soundfile().SoundFile(_Bytes(data)) as file:
         return Facts(file.samplerate, file.channels, file.frames)
 
 
@@ -36,8 +42,10 @@ def read_waveform(data: bytes) -> np.ndarray:
     A file that ends early gives what there is of it. Raises whatever libsndfile does, and ValueError for samples that
     are no numbers.
     """
-    sounds, rate = _soundfile().read(io.BytesIO(data), dtype="float32", always_2d=True)
-    return at_16_khz(sounds.mean(1), rate)
+    with _quiet(data):
+        sounds, rate = _soundfile().read(_Bytes(data), dtype="float32", always_2d=True)
+    with np.errstate(all="ignore"):  # damaged floats
+        return at_16_khz(sounds.mean(1), rate)
 
 
 def at_16_khz(waveform: np.ndarray, rate: float) -> np.ndarray:
@@ -45,6 +53,8 @@ def at_16_khz(waveform: np.ndarray, rate: float) -> np.ndarray:
     waveform = np.ascontiguousarray(waveform, np.float32)
     if not np.isfinite(waveform).all():
         raise ValueError("samples that are no numbers")
+    if len(waveform) and np.abs(waveform).max() > _LOUDEST:
+        raise ValueError("samples far beyond full scale")
     if rate == RATE or not len(waveform):
         return waveform
     return _soxr().resample(waveform, rate, RATE)
@@ -55,6 +65,47 @@ def mp3(waveform: np.ndarray) -> bytes:
     content = io.BytesIO()
     _soundfile().write(content, waveform, RATE, format="MP3", compression_level=0.9, bitrate_mode="CONSTANT")
     return content.getvalue()
+
+
+class _Bytes(io.BytesIO):
+    """Damaged files make decoders ask for places before the beginning; an exception there would be printed."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        try:
+            return super().seek(offset, whence)
+        except (ValueError, OverflowError):
+            return self.tell()
+
+
+_silent, _lock, _kept = 0, Lock(), -1
+
+
+@contextmanager
+def _quiet(data: bytes) -> Iterator[None]:
+    """mpg123, by which libsndfile reads MP3, prints what it thinks of damaged files: nothing is heard of it in here.
+
+    The first thread that comes in turns the process's standard error away, and the last one that leaves turns it back.
+    """
+    global _silent, _kept
+    if not data.startswith((b"ID3", b"\xff")):
+        yield
+        return
+    with _lock:
+        _silent += 1
+        if _silent == 1:
+            sys.stderr.flush()
+            _kept = os.dup(2)
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, 2)
+            os.close(nothing)
+    try:
+        yield
+    finally:
+        with _lock:
+            _silent -= 1
+            if not _silent:
+                os.dup2(_kept, 2)
+                os.close(_kept)
 
 
 def _soundfile() -> Any:

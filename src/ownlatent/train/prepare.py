@@ -187,7 +187,8 @@ def _steps_per_epoch(recipe: Recipe, num_images: int) -> float:
     passes = num_images // (recipe.batch_size // recipe.accumulate)
     if passes == 0:
         raise OwnlatentError(
-            f"only {num_images} can be read, fewer than a batch of {recipe.batch_size}: give --batch-size {num_images}"
+            f"only {num_images} {NOUNS[recipe.modality]} can be read, fewer than a batch of {recipe.batch_size}: "
+            f"give --batch-size {num_images}"
         )
     return passes / recipe.accumulate
 

@@ -166,6 +166,10 @@ def _set(target: Any, path: list[str], value: Any, name: str) -> Any:
         if head == "views":
             return replace(target, views=_set_views(target, rest, value, name))
     hints = typing.get_type_hints(type(target))
+    if isinstance(target, (View, SoundView)) and head not in hints:
+        other, modality = (SoundView, "audio") if isinstance(target, View) else (View, "image")
+        if head in typing.get_type_hints(other):
+            raise OwnlatentError(f"{option(name)} is for {NOUNS[modality]}: give --modality {modality}")
     if head not in hints:
         raise OwnlatentError(f"there is no option {option(name)}: {nearest(name, map(option, option_names()))}")
     if rest:
