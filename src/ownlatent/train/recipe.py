@@ -19,6 +19,7 @@ FORMAT = 1
 """Of a recipe.json, and with it of the run folder that holds it."""
 SHORT_MINUTES = 60.0
 """Runs of so many minutes are short: what learns fastest is then worth more than what gets furthest."""
+_IMAGES = "images: give --modality image"
 CHOICES = {
     "accelerator": ("auto", "cpu", "cuda", "mps"),
     "precision": ("auto", "32", "bf16", "16"),
@@ -167,9 +168,9 @@ def _set(target: Any, path: list[str], value: Any, name: str) -> Any:
             return replace(target, views=_set_views(target, rest, value, name))
     hints = typing.get_type_hints(type(target))
     if isinstance(target, (View, SoundView)) and head not in hints:
-        other, modality = (SoundView, "audio") if isinstance(target, View) else (View, "image")
+        other, word = (SoundView, "sounds: give --modality audio") if type(target) is View else (View, _IMAGES)
         if head in typing.get_type_hints(other):
-            raise OwnlatentError(f"{option(name)} is for {NOUNS[modality]}: give --modality {modality}")
+            raise OwnlatentError(f"{option(name)} is for {word}")
     if head not in hints:
         raise OwnlatentError(f"there is no option {option(name)}: {nearest(name, map(option, option_names()))}")
     if rest:
