@@ -14,6 +14,7 @@ from ownlatent.log import to_console, to_file
 from ownlatent.run import Run, claimed, default_folder, forget_evaluations, written
 from ownlatent.train import processes
 from ownlatent.train.recipe import Recipe, edit
+from ownlatent.types import NOUNS
 
 if TYPE_CHECKING:
     from ownlatent.backbones import OwnNetwork
@@ -220,10 +221,11 @@ def train(job: "Job", folder: Path, resume: bool = False, extensions: Sequence[d
         save_encoder(job.encoder, folder)
     draw_curves(folder)
     log.info(
-        "trained    %d steps in %.1f minutes, %.0f images/s",
+        "trained    %d steps in %.1f minutes, %.0f %s/s",
         training["steps"],
         training["seconds"] / 60,
         training["images_per_second"],
+        NOUNS[job.recipe.modality],
     )
     for line in in_words(health):
         log.info(line)

@@ -187,7 +187,7 @@ def test_a_run_that_broke_off_is_shown_without_an_error(browser: Any, copied: Pa
         (copied / name).unlink()
     tab = Tab(browser)
     page = tab.open(report(copied), READY)
-    assert "There are no images to explore" in page.locator("#explorer").inner_text()
+    assert "There is nothing to explore" in page.locator("#explorer").inner_text()
     tab.check()
 
 

@@ -72,3 +72,10 @@ def test_a_picture_keeps_the_spectrogram_to_a_hundredth_of_a_percent() -> None:
 
 def test_the_constants_are_no_part_of_a_state_dict() -> None:
     assert not LogMel().state_dict()
+
+
+def test_a_long_sound_is_made_in_parts_that_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    waveform = noise(50_000)
+    whole = as_picture(waveform)
+    monkeypatch.setattr("ownlatent.sound.front_end._FRAMES", 37)
+    assert np.abs(as_picture(waveform).astype(int) - whole.astype(int)).max() <= 1

@@ -103,6 +103,7 @@ def test_a_file_that_ends_early_gives_what_there_is(kept: float) -> None:
         (b"RIFF\x10\0\0\0WAVEjunkjunk", "damaged sound data"),
         (b"OggS" + b"\0" * 40, "damaged sound data"),
     ],
+    ids=["empty", "no samples", "cut WAV", "cut FLAC", "NaN", "junk", "zeros"],
 )
 def test_what_is_no_sound_is_unreadable(data: bytes, reason: str) -> None:
     with pytest.raises(Unreadable, match=reason):

@@ -235,3 +235,85 @@ def test_the_other_modality_is_named(sound_folder: Path, image_folder: Path, tmp
         pretrain(image_folder, modality="audio", out=tmp_path / "run")
     with pytest.raises(OwnlatentError, match="holds sounds, not images: give --modality audio"):
         pretrain("sounds:train", out=tmp_path / "run")
+
+
+def test_training_with_labels_sees_stretches_from_everywhere():
+    """Also of made sounds, which are all of one length; a spectrogram that is too short is no view."""
+    from ownlatent.augment.recipes import SoundView
+    from ownlatent.augment.sound_views import SoundViews
+    from ownlatent.data.loader import generator
+    from ownlatent.train.classify import _open
+
+    opened = _open(open_source("sounds:test", modality="audio"), list(range(8)), 1)
+    assert isinstance(opened, Frames) and len(opened) == 8
+    ramp = torch.arange(76, dtype=torch.int32).expand(40, 1, 64, 76).to(torch.uint16)
+    view = SoundView(mixup=0.0, crop_height=(1.0, 1.0), crop_width=(1.0, 1.0), standardise=False)
+    (made,) = SoundViews([view], (64, 32), (0.0,), (1.0,), peak=1.0).of_images(ramp, generator(0))
+    firsts = made[:, 0, 0, 0]
+    assert made.shape == (40, 1, 64, 32) and firsts.min() < 5 and firsts.max() > 39
+    with pytest.raises(ValueError, match="too short"):
+        SoundViews([view], (64, 96), (0.0,), (1.0,)).of_images(ramp, generator(0))
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ([(np.zeros(4000, np.float32), float("nan"))] * 9, "no rate of a sound"),
+        ([np.zeros((4000, 2), np.float32)] * 9, "give \\(channels, samples\\)"),
+        ([{"sound": 1}] * 9, "no `array`"),
+        (["a", 1], "no sound"),
+        ([(torch.zeros(4000, dtype=torch.bfloat16), "fast")] * 9, "no sound"),
+    ],
+)
+def test_items_that_are_no_sounds_are_one_sentence(items: list[Any], message: str):
+    with pytest.raises(OwnlatentError, match=message):
+        open_source(items, modality="audio")
+
+
+def test_lists_of_waveforms_with_rates_and_labels_are_taken():
+    rng = np.random.default_rng(0)
+    plain = open_source([rng.normal(size=4000).tolist(), rng.normal(size=800).tolist()], modality="audio")
+    assert [plain[n].image.shape[2] for n in range(2)] == [26, 6]
+    pairs = [(torch.from_numpy(rng.normal(size=4000)).bfloat16(), 8000, "ab"[n % 2]) for n in range(4)]
+    labelled = open_source(pairs, modality="audio", labelled=True)
+    assert labelled.classes == ["a", "b"] and labelled[0].image.shape == (1, 64, 51)
+
+
+def test_the_users_data_set_is_asked_by_one_thread_at_a_time():
+    from threading import Lock
+
+    class Shared:
+        lock = Lock()
+
+        def __len__(self) -> int:
+            return 64
+
+        def __getitem__(self, index: int) -> Any:
+            assert self.lock.acquire(blocking=False), "asked by two threads at once"
+            try:
+                return np.random.default_rng(index).normal(size=3000).astype(np.float32)
+            finally:
+                self.lock.release()
+
+    loaded = load_frames(open_source(Shared(), modality="audio"), most=10**9)
+    assert isinstance(loaded, Frames) and not loaded.skipped and len(loaded) == 64
+
+
+def test_the_baseline_of_sounds_is_left_out_by_its_name(run: Run, sound_folder: Path, tmp_path: Path):
+    copied = shutil.copytree(run.folder, tmp_path / "copied")
+    entries = ownlatent.evaluate(copied, test=sound_folder, without="bands,supervised")
+    assert {entry["subject"] for entry in entries} == {"trained", "random"}
+
+
+def test_an_encoder_refuses_what_is_no_waveform(run: Run):
+    for wrong in (torch.zeros(2, 8000, dtype=torch.int16), torch.zeros(2, 1, 8000)):
+        with pytest.raises(OwnlatentError, match="are no waveforms"):
+            run.encoder(wrong)
+
+
+def test_the_order_of_options_does_not_matter(sound_folder: Path):
+    from ownlatent.train.recipe import Recipe, edit
+
+    assert edit(Recipe(), {"views": "byol_a", "modality": "audio"}) == edit(
+        Recipe(), {"modality": "audio", "views": "byol_a"}
+    )

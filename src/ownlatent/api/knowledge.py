@@ -54,6 +54,8 @@ def layers(
     if isinstance(model, str) and not backbones.is_file(model):
         size: Size = image_size
         if model in OF_SOUNDS:
+            if (image_size, channels) != (224, 3):
+                raise OwnlatentError(f"{model} is for spectrograms of one size: leave out --image-size and --channels")
             size, channels = (MELS, 96), 1
         net = backbones.create(model, channels=channels, image_size=size, **keywords).net
         return tree(net, channels, size, depth)

@@ -66,7 +66,7 @@ class SoundViews:
     def of_images(
         self, images: Tensor, generator: torch.Generator, rows: Tensor | None = None, within: Within | None = None
     ) -> Views:
-        """Augment spectrograms (N, 1, 64, T), or `rows` (B,) of them, that are as long as a view; others are mixed in.
+        """Augment spectrograms (N, 1, 64, T), or `rows` (B,) of them, no shorter than a view; others are mixed in.
 
         within: where they stand in the batch that the generator is for; without it, they are all of it.
         """
@@ -75,11 +75,12 @@ class SoundViews:
         part = slice(first, first + len(rows))
         cuts = [cut.rows(part) for cut in sample_cuts(self.views, total, generator)]
         params = [rows_of(sample_sound(total, generator, view), part) for view in self.views]
-        crops = [pick(images, rows) for _ in self.views]
-        mixed = [v for v, view in enumerate(self.views) if view.mixup]
-        crops += [pick(images, (cuts[v].other * len(images)).long()) for v in mixed]
-        frames = [*self.frames, *(self.frames[v] for v in mixed)]
-        return self._made([crop[..., :length] for crop, length in zip(crops, frames, strict=True)], params)
+        crops = [_stretch(pick(images, rows), cut.place, n) for cut, n in zip(cuts, self.frames, strict=True)]
+        for v, view in enumerate(self.views):
+            if view.mixup:
+                others = pick(images, (cuts[v].other * len(images)).long())
+                crops.append(_stretch(others, cuts[v].other_place, self.frames[v]))
+        return self._made(crops, params)
 
     def _made(self, crops: Sequence[Tensor], params: Sequence[SoundParams]) -> Views:
         stretches = [(crop.float() / self.peak - self.mean[0]) / self.std[0] for crop in crops]
@@ -111,6 +112,17 @@ def make_views(
     if isinstance(size, int):
         return MultiView(cast(Sequence[View], views), size, mean, std, peak)
     return SoundViews(cast(Sequence[SoundView], views), size, mean, std, peak)
+
+
+def _stretch(sounds: Tensor, place: Tensor, frames: int) -> Tensor:
+    """So many frames of each of (B, 1, 64, T), from the places (B,) in [0, 1)."""
+    length = sounds.shape[3]
+    if length == frames:
+        return sounds
+    if length < frames:
+        raise ValueError(f"spectrograms of {length} frames are too short for views of {frames}: pad them first")
+    first = (place * (length - frames + 1)).long().tolist()
+    return torch.stack([sound[..., start : start + frames] for sound, start in zip(sounds, first, strict=True)])
 
 
 def sample_cuts(views: Sequence[SoundView], n: int, generator: torch.Generator) -> list[Cut]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ownlatent.backbones import Backbone
+from ownlatent.errors import OwnlatentError
 from ownlatent.sound.front_end import LogMel, to_levels
 from ownlatent.types import Modality, Size
 
@@ -55,10 +56,19 @@ class Encoder(nn.Module):
     def normalized(self, images: Tensor) -> Tensor:
         """Images as the backbone takes them."""
         x = images
-        if self.front_end is not None and images.ndim == 2:
+        if self.front_end is not None and images.ndim != 4:
+            _check_waveforms(images)
             x = to_levels(self.front_end(images))
         elif images.dtype == torch.uint8:
             x = images.float() / 255
         elif images.dtype == torch.uint16:
             x = (images.float() / self.full_scale).clamp(max=1)
         return ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+
+def _check_waveforms(sounds: Tensor) -> None:
+    if sounds.ndim != 2 or not sounds.is_floating_point():
+        raise OwnlatentError(
+            f"{sounds.dtype} of shape {tuple(sounds.shape)} are no waveforms: give floats of full scale 1, "
+            "(B, samples) of 16 kHz, or spectrograms (B, 1, 64, T)"
+        )

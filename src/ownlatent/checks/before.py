@@ -27,7 +27,7 @@ from ownlatent.train.callbacks.metrics import read_rows
 from ownlatent.train.fit import against_waiting, fit, setting_of, silently
 from ownlatent.train.images import first_batch
 from ownlatent.train.prepare import Job
-from ownlatent.types import Views
+from ownlatent.types import NOUNS, Views
 
 _GIB = 2**30
 _SAMPLE = 256  # images that are compared with each other
@@ -46,19 +46,20 @@ def settings(job: Job) -> Iterator[Finding]:
     needed = re.match(r"\d+", card(recipe.method).needs["batch"])
     if needed and recipe.batch_size < int(needed[0]):
         text = f"batches of {recipe.batch_size}, and {recipe.method} wants {card(recipe.method).needs['batch']}"
-        yield Finding("batch", LACKING, f"{text}: raise --batch-size if there are as many images")
+        yield Finding("batch", LACKING, f"{text}: raise --batch-size if there are as many")
     else:
-        yield Finding("batch", GOOD, f"{recipe.batch_size} images")
+        yield Finding("batch", GOOD, f"{recipe.batch_size} {NOUNS[recipe.modality]}")
     parts = job.method.modules()
     normalised = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in parts)
     if normalised and setting.batch_size < _FEW_SAMPLES:
-        text = f"BatchNorm sees {setting.batch_size} images at a time, too few for its statistics: raise --batch-size,"
+        noun = NOUNS[recipe.modality]
+        text = f"BatchNorm sees {setting.batch_size} {noun} at a time, too few for its statistics: raise --batch-size,"
         yield Finding("batch", LACKING, f"{text} lower --accumulate, or give --backbone.norm group")
 
 
 def images(job: Job) -> Iterator[Finding]:
     """What can be told from some of the images: doubled ones, those that cannot be read, channels and depth."""
-    seen = job.survey
+    seen, noun = job.survey, NOUNS[job.recipe.modality]
     assert seen is not None
     skipped, of, where = len(seen.skipped), seen.count, " of a sample"
     if isinstance(job.data, (Resident, Frames)):
@@ -72,11 +73,11 @@ def images(job: Job) -> Iterator[Finding]:
         yield Finding("pixels", GOOD, f"{seen.channels} channels of {depth} bits, {seen.side} px at the median")
     found = duplicates(job.data, order(len(job.data), 0, 0)[:_SAMPLE].tolist())
     if found.exact + found.near > 0.05 * found.looked:
-        text = f"of {found.looked} images {found.exact} are there twice and {found.near} more nearly"
+        text = f"of {found.looked} {noun} {found.exact} are there twice and {found.near} more nearly"
         yield Finding("doubled", LACKING, f"{text}: leave doubled ones out, or the methods tell them apart for nothing")
     else:
         yield Finding(
-            "doubled", GOOD, f"of {found.looked} images {found.exact} are there twice, {found.near} more nearly"
+            "doubled", GOOD, f"of {found.looked} {noun} {found.exact} are there twice, {found.near} more nearly"
         )
 
 
@@ -86,10 +87,10 @@ def views(job: Job, batch: Views) -> Iterator[Finding]:
         return
     apart = (batch[0] - batch[1]).abs().mean().item()
     if apart < EQUAL_VIEWS:
-        text = f"the two views of an image are the same (they differ by {apart:.3f}), and there is nothing to learn"
+        text = f"the two views are the same (they differ by {apart:.3f}), and there is nothing to learn"
         yield Finding("views", LACKING, f"{text}: look at `ownlatent preview`, and choose stronger --views")
     else:
-        yield Finding("views", GOOD, f"two views of an image differ by {apart:.2f} of the images' std")
+        yield Finding("views", GOOD, f"two views of the same differ by {apart:.2f} of the std of all")
 
 
 def disk(job: Job, folder: Path) -> Iterator[Finding]:
@@ -124,7 +125,8 @@ def network(job: Job, batch: Views) -> Iterator[Finding]:
         there -= job.data.frames.nbytes
     images_in_pass = recipe.batch_size // recipe.accumulate
     needed, most = fixed + each * images_in_pass, int((_ROOM * there - fixed) / each)
-    text = f"about {needed / _GIB:.2f} GiB for passes of {images_in_pass} images; about {max(0, most)} would fit"
+    noun = NOUNS[recipe.modality]
+    text = f"about {needed / _GIB:.2f} GiB for passes of {images_in_pass} {noun}; about {max(0, most)} would fit"
     if most < images_in_pass:
         yield Finding("memory", BROKEN, f"{text}: give --accumulate {-(-images_in_pass // max(1, most))}")
     else:
@@ -147,7 +149,9 @@ def speed(job: Job) -> Iterator[Finding]:
         assert job.budget.seconds is not None
         length = job.budget.seconds
     epochs = length * rate / len(job.data)
-    yield Finding("speed", GOOD, f"{rate:.0f} images/s: {epochs:.3g} epochs take {_duration(length)}")
+    yield Finding(
+        "speed", GOOD, f"{rate:.0f} {NOUNS[job.recipe.modality]}/s: {epochs:.3g} epochs take {_duration(length)}"
+    )
     text = f"{waiting:.0%} of the time goes into waiting for data"
     if waiting > STARVED_FROM:
         yield Finding("waiting", LACKING, f"{text}: {against_waiting(job)}")

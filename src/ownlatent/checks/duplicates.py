@@ -5,9 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ownlatent.data.decode import fit_square
+from ownlatent.data.decode import fit_square, resize
 from ownlatent.data.resident import Resident
-from ownlatent.data.source import Source
+from ownlatent.data.source import Source, is_of_sounds
 from ownlatent.train.images import read_or_none
 
 _SIDE = 16  # of the thumbnails that are compared, in pixels
@@ -38,7 +38,8 @@ def duplicates(data: Resident | Source, rows: list[int]) -> Duplicates:
             exact += 1
             continue
         seen.add(content)
-        thumbnails.append(fit_square(image, _SIDE).float().mean(0).flatten())
+        whole = resize(image, (_SIDE, _SIDE)) if is_of_sounds(data) else fit_square(image, _SIDE)
+        thumbnails.append(whole.float().mean(0).flatten())
     return Duplicates(looked, exact, _near(torch.stack(thumbnails)) if thumbnails else 0)
 
 

@@ -67,7 +67,7 @@ def part_of(source: Source, rows: Sequence[int]) -> Source:
 class _Part:
     def __init__(self, source: Source, rows: Sequence[int]):
         self.source, self.rows = source, list(rows)
-        self.name, self.classes = source.name, source.classes
+        self.name, self.classes, self.format = source.name, source.classes, getattr(source, "format", None)
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -19,7 +19,7 @@ from ownlatent.data.labelled import check_labelled
 from ownlatent.data.patterns import expand, split
 from ownlatent.data.reading import with_channels
 from ownlatent.data.resident import Resident, load_resident
-from ownlatent.data.source import Source
+from ownlatent.data.source import Source, is_of_sounds
 from ownlatent.data.sources.arrays import Arrays, open_arrays
 from ownlatent.data.sources.folder import Folder
 from ownlatent.data.sources.photos import SPLITS, Photos
@@ -54,9 +54,8 @@ def open_source(
     Raises OwnlatentError if there is nothing to read or, if asked for, labels are missing.
     """
     source = _open(name, labelled, download, root, modality)
-    known = getattr(source, "format", None)
-    if known is not None and known.sound != (modality == "audio"):
-        other: Modality = "audio" if known.sound else "image"
+    if is_of_sounds(source) != (modality == "audio"):
+        other: Modality = "audio" if modality == "image" else "image"
         raise OwnlatentError(f"{source.name} holds {NOUNS[other]}, not {NOUNS[modality]}: give --modality {other}")
     return source
 
@@ -65,8 +64,10 @@ def _open(name: Any, labelled: bool, download: bool, root: str | Path | None, mo
     if isinstance(name, (str, Path)):
         return _by_name(os.fspath(name), labelled, download, root, modality)
     if isinstance(name, (list, tuple)):
+        if modality == "audio" and name and not all(isinstance(each, (str, Path)) for each in name):
+            return Waveforms(list(name), labelled)
         if name and all(map(_is_one_image, name)):
-            return Waveforms(list(name)) if modality == "audio" else Wrapped(list(name), labelled=labelled)
+            return Wrapped(list(name), labelled=labelled)
         return _joined(list(name), labelled, download, root, modality)
     if isinstance(name, (np.ndarray, Tensor)):
         if labelled:
@@ -77,7 +78,7 @@ def _open(name: Any, labelled: bool, download: bool, root: str | Path | None, mo
     if type(name).__module__.partition(".")[0] == "datasets" and hasattr(name, "column_names"):
         from ownlatent.data.sources.huggingface import HuggingFace
 
-        return HuggingFace(name, labelled=labelled)
+        return HuggingFace(name, labelled=labelled, modality=modality)
     if not (hasattr(name, "__len__") and hasattr(name, "__getitem__")):
         raise OwnlatentError(
             f"a {type(name).__name__} is no source of {NOUNS[modality]}: give "
@@ -137,7 +138,7 @@ def _by_name(name: str, labelled: bool, download: bool, root: str | Path | None,
         if prefix == "hf":
             from ownlatent.data.sources.huggingface import open_hub
 
-            return open_hub(rest, labelled)
+            return open_hub(rest, labelled, modality)
         if prefix == "sounds":
             return Sounds(rest)
         if rest not in SPLITS:
@@ -158,7 +159,7 @@ def _one(path: Path, labelled: bool, modality: Modality) -> Source:
         from ownlatent.data.index.tables import saved_tables
 
         if saved := saved_tables(path):
-            return _tables(saved, str(path), labelled)
+            return _tables(saved, str(path), labelled, modality)
         found = _tables_or_shards(path, modality)
         return _several(found, str(path), labelled, modality) if found else Folder(path, labelled, modality)
     if kind and not os.path.exists(path):
@@ -181,7 +182,7 @@ def _several(paths: Sequence[Path], name: str, labelled: bool, modality: Modalit
                 )
         return Shards(paths, name, labelled, modality)
     if kinds == {"parquet"}:
-        return _tables(paths, name, labelled)
+        return _tables(paths, name, labelled, modality)
     if kinds == {"arrays"} and modality == "audio":
         raise OwnlatentError(f"{name} holds arrays and not sound files: load it, and pass the waveforms in Python")
     if kinds == {"arrays"}:
@@ -195,10 +196,10 @@ def _several(paths: Sequence[Path], name: str, labelled: bool, modality: Modalit
     raise OwnlatentError(f"{name} names files of several kinds: give only .tar, only .parquet or only .npy files")
 
 
-def _tables(paths: Sequence[Path], name: str, labelled: bool) -> Source:
+def _tables(paths: Sequence[Path], name: str, labelled: bool, modality: Modality) -> Source:
     from ownlatent.data.sources.parquet import Parquet
 
-    return Parquet(paths, name, labelled)
+    return Parquet(paths, name, labelled, modality)
 
 
 def _kind(path: Path) -> str | None:

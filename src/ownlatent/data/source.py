@@ -73,3 +73,8 @@ class EncodedSource(ABC):
 
     def __getitem__(self, index: int) -> Sample:
         return Sample(decode(self.encoded(index), self.format), self.label(index), self.title(index))
+
+
+def is_of_sounds(source: Source) -> bool:
+    """Whether the images of a source are spectrograms."""
+    return bool(getattr(getattr(source, "format", None), "sound", False))

@@ -9,7 +9,7 @@ from torch import Tensor
 from ownlatent.augment.normalize import IMAGENET_MEAN, IMAGENET_STD
 from ownlatent.data.decode import Unreadable
 from ownlatent.data.probe import spread
-from ownlatent.data.source import Source
+from ownlatent.data.source import Source, is_of_sounds
 from ownlatent.errors import OwnlatentError
 
 _SAMPLED = 512  # images looked at,
@@ -82,7 +82,7 @@ def survey(source: Source) -> Survey:
 
 def full_scale_of(source: Source) -> float | None:
     """The value that stands for 1, where the source knows it."""
-    if getattr(getattr(source, "format", None), "sound", False):
+    if is_of_sounds(source):
         return 65535.0  # levels of a spectrogram
     return getattr(source, "full_scale", None)
 

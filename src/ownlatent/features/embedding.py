@@ -20,7 +20,7 @@ from ownlatent.evaluation.embed import embed, embedded
 from ownlatent.features.network import as_stored, fingerprint, name_of, placed
 from ownlatent.features.partial import Partial, partial_of, telling
 from ownlatent.features.table import FORMAT, one_line
-from ownlatent.types import height_and_width
+from ownlatent.types import NOUNS, height_and_width
 
 log = logging.getLogger("ownlatent")
 _SHOWN = 10  # unreadable images that are named on the console
@@ -47,7 +47,7 @@ def write_features(
     progress is called with the share that is done. Raises OwnlatentError.
     """
     with placed(encoder, layer, torch.device(device)) as network:
-        channels, size = encoder.mean.numel(), encoder.image_size
+        channels, size, noun = encoder.mean.numel(), encoder.image_size, NOUNS[encoder.modality]
         blank = torch.zeros(1, channels, *height_and_width(size), dtype=torch.uint8)
         header: dict[str, Any] = {
             **{"format": FORMAT, "ownlatent": __version__},
@@ -58,7 +58,7 @@ def write_features(
         }
         with partial_of(out, header, overwrite) as partial:
             if partial.stop:
-                log.info("goes on    after %d of the %d images, which are done", partial.stop, len(source))
+                log.info("goes on    after %d of the %d %s, which are done", partial.stop, len(source), noun)
             before, begun = len(partial), perf_counter()
             try:
                 waiting: deque[Batch] = deque()
@@ -71,12 +71,12 @@ def write_features(
             except BaseException as error:
                 if len(partial) and not isinstance(error, OwnlatentError):
                     log.info(
-                        "stopped    after %d of the %d images: the same command goes on", partial.stop, len(source)
+                        "stopped    after %d of the %d %s: the same command goes on", partial.stop, len(source), noun
                     )
                 raise
             _say_what_is_missing(partial, source, out)
             rate = (len(partial) - before) / (perf_counter() - begun)
-            log.info("features   %d x %d, %.0f images/s", len(partial), header["dimensions"], rate)
+            log.info("features   %d x %d, %.0f %s/s", len(partial), header["dimensions"], rate, noun)
             with telling(out):
                 partial.finish(out)
     log.info("wrote      %s (%.1f MB)", out, out.stat().st_size / 1e6)

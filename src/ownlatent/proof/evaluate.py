@@ -114,12 +114,13 @@ def _subjects(trained: Encoder, scratch: Encoder | None, bench: Bench, options: 
     """The trained encoder, then what it is compared with, each baseline in its strongest form."""
     without, layer = listed(options.without), options.layer
     found = [of_encoder("trained", "last epoch", trained, layer)]
-    if not {"random", "pixels"} <= set(without):
+    plain = "bands" if trained.modality == "audio" else "pixels"
+    if not {"random", plain} <= set(without):
         sample = bench.sample(trained.mean.numel(), trained.image_size)
     if "random" not in without:
         assert scratch is not None
         found.append(random_subject(deepcopy(scratch), *sample, layer, bench.device))  # its statistics may change
-    if "pixels" not in without:
+    if plain not in without:
         found.append(input_subject(trained, *sample))
     return found
 

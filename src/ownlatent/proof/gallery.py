@@ -87,7 +87,7 @@ def keep_gallery(folder: Path, bench: Bench, subjects: Sequence[Subject], encode
     try:
         write_gallery(folder, shown, {name: of.values[rows] for name, of in features.items()}, facts)
     except Exception as error:
-        log.warning("gallery    cannot be made (%s): the report shows no images", error)
+        log.warning("gallery    cannot be made (%s): the report shows none", error)
 
 
 def keep_training_gallery(job: Job, folder: Path) -> None:
@@ -112,7 +112,7 @@ def keep_training_gallery(job: Job, folder: Path) -> None:
         facts: dict[str, Any] = {"data": source.name, "test": None, "weights": {}, "layer": None}
         write_gallery(folder, Shown(source, [], places, [-1] * len(places), (), trained), features, facts)
     except Exception as error:  # be it a full disk or too little memory, a finished run is not lost for its pictures
-        log.warning("gallery    cannot be made (%s): the report shows no images", error)
+        log.warning("gallery    cannot be made (%s): the report shows none", error)
 
 
 def _chosen(count: int) -> Tensor:
@@ -224,7 +224,7 @@ def _sheets(shown: Shown) -> tuple[list[bytes], int]:
         for number in range(count):
             tile = next(tiles, None)
             if tile is None:
-                raise OSError("images that could be read before cannot be read any more")
+                raise OSError("what could be read before cannot be read any more")
             sheet.paste(tile, (number % columns * side, number // columns * side))
         content = io.BytesIO()
         sheet.save(content, "WEBP", quality=80, method=4)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ownlatent import __version__
 from ownlatent.augment.recipes import AnyView
+from ownlatent.data.source import is_of_sounds
 from ownlatent.evaluation.cache import Features
 from ownlatent.evaluation.intervals import accuracy_interval, paired_difference
 from ownlatent.evaluation.knn import knn_predictions
@@ -222,6 +223,7 @@ class Judge:
                 "train_fingerprint": train.fingerprint,
                 "test_fingerprint": (test or train).fingerprint,
                 "num_classes": len(self.bench.classes),
+                **({"noun": "sounds"} if is_of_sounds(train.source) else {}),
             },
             "epoch": "last",
             "chosen_on_test": "the baselines' form" if test is None else "nothing",

@@ -48,7 +48,7 @@ def _helped(group: Sequence[Entry]) -> str:
         )
     return (
         f"It cannot be told whether pre-training helped: {mean:+.1f} points against {name}, the best baseline, by "
-        f"{how} on {group[0]['num_test']} test images ({interval})."
+        f"{how} on {group[0]['num_test']} test {group[0].get('data', {}).get('noun', 'images')} ({interval})."
     )
 
 

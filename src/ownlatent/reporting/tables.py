@@ -75,7 +75,7 @@ def console(entries: Sequence[Entry]) -> list[str]:
         first = group[0]
         data = first["data"]
         by = "each by the others" if data["split"] == "leave-one-out" else f"by {first['num_train']} labelled ones"
-        lines.append(f"{protocol_of(first)}: {first['num_test']} images, {by} (last epoch)")
+        lines.append(f"{protocol_of(first)}: {first['num_test']} {data.get('noun', 'images')}, {by} (last epoch)")
         for entry in group:
             low, high = entry["interval"]
             if "trained_is" in entry:

@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ownlatent.sound.spectrum import EPS, HIGHEST, HOP, LOWEST, MELS, RATE, SILENCE, SPAN, WINDOW
+from ownlatent.sound.spectrum import EPS, HIGHEST, HOP, LOWEST, MELS, RATE, SILENCE, SPAN, WINDOW, frames_in
 
 _FLOOR, _CEILING = 0.2, 0.8  # levels that are drawn black and white: what lies outside is hardly heard, or never met
 
+_FRAMES = 4096  # whose spectra are in memory at a time
 _PIECE = 4  # sounds at a time on a processor: more do not fit its cache, and take four times as long
 
 
@@ -35,7 +36,10 @@ class LogMel(nn.Module):
         return torch.cat([self._of(piece) for piece in waveforms.split(_PIECE)])
 
     def _of(self, waveforms: Tensor) -> Tensor:
-        waveforms = nn.functional.pad(waveforms.float(), (WINDOW // 2, WINDOW // 2))
+        return self.of_padded(nn.functional.pad(waveforms.float(), (WINDOW // 2, WINDOW // 2)))
+
+    def of_padded(self, waveforms: Tensor) -> Tensor:
+        """The same of waveforms whose first frame begins at their first sample."""
         spectrum = torch.stft(waveforms, WINDOW, HOP, window=self.window, center=False, return_complex=True)
         parts = torch.view_as_real(spectrum)
         power = parts[..., 0].square() + parts[..., 1].square()
@@ -49,9 +53,15 @@ def to_levels(log_mel: Tensor) -> Tensor:
 
 def as_picture(waveform: np.ndarray) -> np.ndarray:
     """A waveform (samples,) as its spectrogram (64, frames), uint16: levels in steps of 1 / 65535."""
+    padded = nn.functional.pad(torch.from_numpy(waveform).unsqueeze(0), (WINDOW // 2, WINDOW // 2))
+    frames = frames_in(len(waveform))
+    picture = np.empty((MELS, frames), np.uint16)
     with torch.no_grad():
-        levels = to_levels(_front_end()(torch.from_numpy(waveform).unsqueeze(0)))[0, 0]
-    return (levels * 65535).round_().numpy().astype(np.uint16)
+        for first in range(0, frames, _FRAMES):  # spectra take fifty times the memory of the sound
+            last = min(first + _FRAMES, frames)
+            log_mel = _front_end().of_padded(padded[:, first * HOP : (last - 1) * HOP + WINDOW])
+            picture[:, first:last] = (to_levels(log_mel)[0, 0] * 65535).round_().numpy()
+    return picture
 
 
 def as_seen(levels: np.ndarray) -> np.ndarray:

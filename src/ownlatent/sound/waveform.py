@@ -2,7 +2,6 @@
 
 import io
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
@@ -50,6 +49,10 @@ def read_waveform(data: bytes) -> np.ndarray:
 
 def at_16_khz(waveform: np.ndarray, rate: float) -> np.ndarray:
     """A waveform (samples,) of any rate at that of the front end. Raises ValueError for samples that are no numbers."""
+    if not 1000 <= rate <= 768_000:  # also where it is no number
+        raise ValueError(f"{rate:g} samples a second are no rate of a sound")
+    if len(waveform) * max(1.0, RATE / rate) > MOST_SAMPLES:
+        raise ValueError(f"{len(waveform) / rate / 60:,.0f} minutes are too long for one sound")
     waveform = np.ascontiguousarray(waveform, np.float32)
     if not np.isfinite(waveform).all():
         raise ValueError("samples that are no numbers")
@@ -91,21 +94,40 @@ def _quiet(data: bytes) -> Iterator[None]:
         yield
         return
     with _lock:
+        if not _silent:
+            _kept = _turned_away()
         _silent += 1
-        if _silent == 1:
-            sys.stderr.flush()
-            _kept = os.dup(2)
-            nothing = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nothing, 2)
-            os.close(nothing)
     try:
         yield
     finally:
         with _lock:
             _silent -= 1
-            if not _silent:
+            if not _silent and _kept >= 0:
                 os.dup2(_kept, 2)
                 os.close(_kept)
+
+
+def _turned_away() -> int:
+    """A copy of standard error, whose place the null device takes; -1 where there is no standard error."""
+    try:
+        kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    except OSError:
+        return -1
+    os.dup2(nothing, 2)
+    os.close(nothing)
+    return kept
+
+
+def _after_fork() -> None:
+    """A worker that is forked while another thread decodes begins with standard error as it was."""
+    global _silent, _lock
+    _lock = Lock()
+    if _silent and _kept >= 0:
+        os.dup2(_kept, 2)
+    _silent = 0
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _soundfile() -> Any:

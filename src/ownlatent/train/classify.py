@@ -17,7 +17,7 @@ from ownlatent.data.frames import Frames, load_frames
 from ownlatent.data.labelled import Labelled, part_of
 from ownlatent.data.reading import with_channels
 from ownlatent.data.resident import MixedSizes, Resident, load_resident
-from ownlatent.data.source import EncodedSource, Source
+from ownlatent.data.source import EncodedSource, Source, is_of_sounds
 from ownlatent.diagnostics.verdict import DIVERGING
 from ownlatent.errors import OwnlatentError
 from ownlatent.evaluation.embed import embed
@@ -207,8 +207,8 @@ def _open(source: Source, rows: list[int], channels: int) -> Resident | Frames |
     part = part_of(source, rows)
     if isinstance(part, EncodedSource):
         part.format = part.format._replace(channels=channels)
-        if part.format.sound:
-            return load_frames(part, memory() // 4) or part
+    if is_of_sounds(part):
+        return load_frames(part, memory() // 4) or part
     if part[0].image.nbytes * len(part) > memory() // 4:
         return part
     try:

@@ -214,7 +214,7 @@ def _say(job: Job, why: str, why_compiled: str) -> None:
         f"data       {job.data.name}: {len(job.data)} {NOUNS[recipe.modality]}, {kind}, {place}",
         *describe(recipe),
         *(f"           changed for these channels: {change}" for change in job.changes),
-        *(f"           changed for these images: {change}" for change in backbone.changes),
+        *(f"           changed for these {NOUNS[recipe.modality]}: {change}" for change in backbone.changes),
         f"network    {parameters:.2f} M parameters, {backbone.num_features} features{_of_layer(backbone)}",
         f"hardware   {_hardware(recipe)}, precision {recipe.precision} ({why})",
         f"           compile {recipe.compile} ({why_compiled})",

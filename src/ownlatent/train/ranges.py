@@ -44,6 +44,8 @@ def check(recipe: Recipe) -> None:
         raise OwnlatentError(
             f"--batch-size {recipe.batch_size} is not a multiple of --accumulate {recipe.accumulate}: make it one"
         )
+    if len({view.standardise for view in recipe.views or () if isinstance(view, SoundView)}) > 1:
+        raise OwnlatentError("--views.standardise is of all views together: give it without a number")
     for number, view in enumerate(recipe.views or ()):
         if isinstance(view, View) != (recipe.modality == "image"):
             raise OwnlatentError(f"the views are not those of {NOUNS[recipe.modality]}: leave them out, or change them")

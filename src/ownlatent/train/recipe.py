@@ -142,7 +142,8 @@ def edit(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     the method's and the backbone's constructor; `views.X` without a number changes every view.
     Raises OwnlatentError for an unknown name, with the nearest ones, or a value of the wrong type.
     """
-    for name, value in changes.items():
+    # What the views' settings are depends on it, in whatever order they are given.
+    for name, value in sorted(changes.items(), key=lambda change: change[0] != "modality"):
         recipe = _set(recipe, name.replace("-", "_").split("."), value, name)
     return recipe
 

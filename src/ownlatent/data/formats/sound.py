@@ -22,6 +22,8 @@ class Sound(Picture):
         self.width = 1 + int(self.facts.samples * RATE / self.facts.rate) // HOP
 
     def check(self) -> None:
+        if self.facts.samples >= 2**62:
+            raise Unreadable("its header does not tell its length: write it again")
         if not self.facts.samples > 0:
             raise Unreadable("a sound without samples")
         if not 1000 <= self.facts.rate <= 768_000:

@@ -11,11 +11,12 @@ from ownlatent.data.labels import find_column, number_labels
 from ownlatent.data.probe import format_of_files
 from ownlatent.data.reasons import brief
 from ownlatent.data.source import EncodedSource
-from ownlatent.data.sources.parquet import IMAGES
+from ownlatent.data.sources.parquet import COLUMNS, KINDS
 from ownlatent.errors import OwnlatentError
+from ownlatent.types import NOUNS, Modality
 
 
-def open_hub(given: str, labelled: bool = False) -> EncodedSource:
+def open_hub(given: str, labelled: bool = False, modality: Modality = "image") -> EncodedSource:
     """`OWNER/NAME` or `OWNER/NAME:PART` on the hub, by the package `datasets`; without a part, `train`.
 
     What is not yet in that package's own cache is downloaded. Raises OwnlatentError.
@@ -28,7 +29,7 @@ def open_hub(given: str, labelled: bool = False) -> EncodedSource:
         raise OwnlatentError(
             f"hf:{given} cannot be loaded ({brief(error)}): check the name, the part and the network"
         ) from error
-    return HuggingFace(data, f"hf:{given}", labelled)
+    return HuggingFace(data, f"hf:{given}", labelled, modality)
 
 
 class HuggingFace(EncodedSource):
@@ -38,7 +39,7 @@ class HuggingFace(EncodedSource):
     if it has no images that can be read or, if asked for, no labels.
     """
 
-    def __init__(self, data: Any, name: str = "datasets.Dataset", labelled: bool = False):
+    def __init__(self, data: Any, name: str = "datasets.Dataset", labelled: bool = False, modality: Modality = "image"):
         datasets = _datasets()
         if isinstance(data, Mapping):
             if "train" not in data:
@@ -50,11 +51,11 @@ class HuggingFace(EncodedSource):
             raise OwnlatentError(f"{name} can only be read from its beginning: load it without streaming=True")
         self.name = name
         data = data.with_format(None)  # the user's own transforms would get in the way
-        self._column = _image_column(data.features, name)
+        self._column = _image_column(data.features, name, modality)
         self._images = data.select_columns([self._column])
-        kind = type(data.features[self._column]).__name__
-        if kind in ("Image", "Audio"):
-            self._images = self._images.cast_column(self._column, getattr(datasets, kind)(decode=False))
+        if type(data.features[self._column]).__name__ == KINDS[modality]:
+            undecoded = getattr(datasets, KINDS[modality])(decode=False)
+            self._images = self._images.cast_column(self._column, undecoded)
         if not len(self):
             raise OwnlatentError(f"{name} has no rows: give a data set that holds images")
         self._labels: np.ndarray | None = None
@@ -100,16 +101,17 @@ def _datasets() -> Any:
     return datasets
 
 
-def _image_column(features: Mapping[str, Any], name: str) -> str:
+def _image_column(features: Mapping[str, Any], name: str, modality: Modality) -> str:
     """The column of images. Raises OwnlatentError if it is none or could be several."""
-    images = [column for column, feature in features.items() if type(feature).__name__ in ("Image", "Audio")]
+    images = [column for column, feature in features.items() if type(feature).__name__ == KINDS[modality]]
     found = images or [
         c for c, feature in features.items() if getattr(feature, "dtype", "") in ("binary", "large_binary")
     ]
-    named = [column for column in IMAGES if column in found]
+    named = [column for column in COLUMNS[modality] if column in found]
     if len(found) == 1 or named:
         return (named or found)[0]
+    noun = NOUNS[modality]
     what = (
-        f"several columns of images ({', '.join(found)})" if found else f"no column of images but {', '.join(features)}"
+        f"several columns of {noun} ({', '.join(found)})" if found else f"no column of {noun} but {', '.join(features)}"
     )
-    raise OwnlatentError(f"{name} has {what}: rename the one to use to `image`")
+    raise OwnlatentError(f"{name} has {what}: rename the one to use to `{modality}`")

@@ -14,8 +14,15 @@ from ownlatent.data.probe import format_of_files
 from ownlatent.data.reasons import shown
 from ownlatent.data.source import EncodedSource
 from ownlatent.errors import OwnlatentError
+from ownlatent.types import NOUNS, Modality
 
-IMAGES = ("image", "audio", "img", "images", "picture", "photo", "jpg", "jpeg", "png", "bytes", "data")
+COLUMNS: dict[Modality, tuple[str, ...]] = {
+    "image": ("image", "img", "images", "picture", "photo", "jpg", "jpeg", "png", "bytes", "data"),
+    "audio": ("audio", "sound", "wav", "flac", "mp3", "ogg", "bytes", "data"),
+}
+"""What a column of them is called, the surest name first."""
+KINDS: dict[Modality, str] = {"image": "Image", "audio": "Audio"}
+"""What Hugging Face calls such a column's type."""
 
 
 class Parquet(EncodedSource):
@@ -31,14 +38,14 @@ class Parquet(EncodedSource):
     Raises OwnlatentError if there is no such column or it cannot be read, or if labels are missing.
     """
 
-    def __init__(self, paths: Sequence[Path], name: str, labelled: bool = False):
+    def __init__(self, paths: Sequence[Path], name: str, labelled: bool = False, modality: Modality = "image"):
         self.name, self._paths = name, list(paths)
         schemas, rows = zip(*map(describe, paths), strict=True)
         self._rows = np.cumsum([0, *rows])  # (tables + 1,): number of each one's first row
         if not len(self):
             raise OwnlatentError(f"{name} has no rows: give tables that hold images")
         features = _features(schemas[0])
-        self._column = _find_images(schemas[0], features, name)
+        self._column = _find_images(schemas[0], features, name, modality)
         for path, schema in zip(paths, schemas, strict=True):
             if self._column not in schema.names or not is_image(schema.field(self._column).type):
                 raise _unlike(path, paths[0], self._column)
@@ -121,19 +128,21 @@ def _names_of(features: Mapping[str, Any], column: str) -> list[str] | None:
     return list(names.values() if isinstance(names, Mapping) else names) if names else None
 
 
-def _find_images(schema: Any, features: Mapping[str, Any], name: str) -> str:
+def _find_images(schema: Any, features: Mapping[str, Any], name: str, modality: Modality) -> str:
     """The name of the column of images. Raises OwnlatentError, with all columns, if it is none or could be several."""
     able = [field.name for field in schema if is_image(field.type)]
     declared = [column for column in able if isinstance(features.get(column), Mapping)]
-    found = [column for column in declared if features[column].get("_type") == "Image"] or able
-    named = [column for column in IMAGES if column in found]
+    found = [column for column in declared if features[column].get("_type") == KINDS[modality]] or able
+    named = [column for column in COLUMNS[modality] if column in found]
     if len(found) == 1 or named:
         return (named or found)[0]
     if found:
         raise OwnlatentError(
-            f"{name} has several columns that may hold images, {', '.join(found)}: rename the one to use to `image`"
+            f"{name} has several columns that may hold {NOUNS[modality]}, {', '.join(found)}: rename the one to use to "
+            f"`{modality}`"
         )
     columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
     raise OwnlatentError(
-        f"{name} has no column of images but {columns}: one of them must hold the bytes of image files (binary)"
+        f"{name} has no column of {NOUNS[modality]} but {columns}: one of them must hold the "
+        f"bytes of {modality} files (binary)"
     )

@@ -1,8 +1,6 @@
 """Sources made of something else: a data set of the user's own, or several sources one after the other."""
 
-import os
 from collections.abc import Mapping, Sequence
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -12,15 +10,15 @@ from ownlatent.data.decode import Format, Unreadable, decode
 from ownlatent.data.labels import NAMES, Label, number_labels
 from ownlatent.data.pixels import conform, to_image
 from ownlatent.data.probe import format_of_images, merged
-from ownlatent.data.reasons import brief
 from ownlatent.data.source import EncodedSource, Source
+from ownlatent.data.sources.items import Items
 from ownlatent.errors import OwnlatentError
 from ownlatent.types import Sample
 
 _IMAGES = ("image", "img", "images", "pixel_values", "jpg", "png")
 
 
-class Wrapped:
+class Wrapped(Items):
     """A map-style data set of any library: __len__, and __getitem__ that returns an image or one with more.
 
     An item is an image (Pillow, array or tensor), a tuple that begins with one, or a dictionary with
@@ -34,16 +32,12 @@ class Wrapped:
     """
 
     def __init__(self, data: Any, name: str | None = None, labelled: bool = False):
-        self.name = name or type(data).__name__
-        self._data = data
-        self._lock, self._process = Lock(), os.getpid()
+        super().__init__(data, name, "images")
         self.classes: list[str] | None = None
         self._labels: np.ndarray | None = None
         self.format: Format | None = None
-        if not len(data):
-            raise OwnlatentError(f"{self.name} is empty: give a data set that holds images")
         if labelled:
-            labels = _known_labels(data) or [self._label_of(index) for index in range(len(data))]
+            labels = _known_labels(data) or [self.label_of(index, _label_in) for index in range(len(data))]
             names = _class_names(data)
             named = all(isinstance(label, int) and label < len(names) for label in labels)
             remedy = "its items must be tuples (image, label) or dictionaries with `image` and `label`"
@@ -51,7 +45,7 @@ class Wrapped:
         floats = set()
 
         def fetch(index: int) -> Tensor:
-            value = _image_in(self._item(index))
+            value = _image_in(self.item(index))
             image = to_image(value)
             floats.add(_holds_floats(value))
             return image
@@ -59,35 +53,11 @@ class Wrapped:
         self.format = format_of_images(fetch, len(data), self.name)
         self.full_scale = 65535.0 if self.format.depth == 16 and True in floats else None
 
-    def __len__(self) -> int:
-        return len(self._data)
-
     def __getitem__(self, index: int) -> Sample:
         index = range(len(self))[index]
         assert self.format is not None
-        image = conform(to_image(_image_in(self._item(index))), self.format)
+        image = conform(to_image(_image_in(self.item(index))), self.format)
         return Sample(image, None if self._labels is None else int(self._labels[index]), self.title(index))
-
-    def title(self, index: int) -> str:
-        return f"{self.name}[{range(len(self))[index]}]"
-
-    def _item(self, index: int) -> Any:
-        if self._process != os.getpid():  # a forked worker must not wait for a thread that it does not have
-            self._lock, self._process = Lock(), os.getpid()
-        with self._lock:
-            try:
-                return self._data[index]
-            except Exception as error:  # the user's code: it may raise whatever it likes
-                raise Unreadable(f"{type(error).__name__}: {brief(error)}") from error
-
-    def _label_of(self, index: int) -> Label:
-        try:
-            return _label_in(self._item(index))
-        except Unreadable as error:
-            raise OwnlatentError(f"the label of {self.title(index)} cannot be read: {error}") from None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_lock": None, "_process": None}
 
 
 def _image_in(item: Any) -> Any:

@@ -32,7 +32,7 @@ function neighbourBlock(gallery, query, chosen) {
 function drawNeighbours(explorer) {
   const into = document.getElementById("neighbours-app");
   if (!GALLERIES.some(Boolean)) {
-    into.append(element("p", { className: "missing", textContent: "There are no images to show." }));
+    into.append(element("p", { className: "missing", textContent: "There is nothing to show." }));
     return;
   }
   into.append(element("p", { className: "hint", textContent: `Each row holds the ten ${GALLERIES.find(Boolean).noun} of the explorer that are nearest to the query by the cosine of the features; ✓ and a solid frame: the same label as the query; ✗ and a dashed frame: another.` }));
@@ -55,6 +55,6 @@ function drawNeighbours(explorer) {
 }
 
 const EXPLORER = new Explorer();
-if (!EXPLORER.galleries.length) document.getElementById("explorer").append(element("p", { className: "missing", textContent: "There are no images to explore." }));
+if (!EXPLORER.galleries.length) document.getElementById("explorer").append(element("p", { className: "missing", textContent: "There is nothing to explore." }));
 drawNeighbours(EXPLORER);
 document.documentElement.dataset.ready = "true";

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from ownlatent.train.callbacks.metrics import Metrics
 from ownlatent.train.module import Pretraining
+from ownlatent.types import NOUNS
 
 log = logging.getLogger("ownlatent")
 _LINES = 10  # printed over a run where there is no terminal
@@ -72,8 +73,9 @@ def _text(row: dict, rank: str, module: Pretraining) -> str:
     progress, elapsed = module.progress, module.elapsed
     left = elapsed * (1 - progress) / progress if progress > 0 else 0.0
     knn = f"  k-NN {row['knn']:.1%}" if row["knn"] != "" else ""
+    noun = NOUNS[module.recipe.modality]
     return (
-        f"loss {row['loss']:.3f}  std {row['std']:.2f}{rank}  {row['images_per_second']:.0f} images/s"
+        f"loss {row['loss']:.3f}  std {row['std']:.2f}{rank}  {row['images_per_second']:.0f} {noun}/s"
         f"{knn}  epoch {row['epoch']:.1f}  {_clock(left)} left"
     )
 
