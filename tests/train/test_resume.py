@@ -320,7 +320,8 @@ def test_a_disk_that_takes_nothing_any_more(fault: str, image_folder: Path, whol
     # The disk fills, or takes no more, once there are checkpoints.
     wait = f"while ! ls {disk}/run/checkpoints/*.ckpt >/dev/null 2>&1; do sleep 0.01; done"
     fill = f"dd if=/dev/zero of={disk}/filler bs=64k 2>/dev/null"
-    lock = f"mount --bind {disk} {disk} && mount -o remount,bind,ro {disk}"
+    # Busy for as long as a file is open for writing, which mostly one is.
+    lock = f"mount --bind {disk} {disk}; until mount -o remount,bind,ro {disk} 2>/dev/null; do sleep 0.001; done"
     lines += [f"({wait}; {fill if fault == 'full' else lock}) &", f"OMP_NUM_THREADS=1 {words} > /dev/null", "code=$?"]
     lines += [f"wait; cp -r {disk}/run {kept}", "exit $code"]
     done = apart("\n".join(lines))
