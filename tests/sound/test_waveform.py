@@ -112,7 +112,7 @@ def test_what_is_no_sound_is_unreadable(data: bytes, reason: str) -> None:
 
 def test_a_sound_that_is_too_long_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     data = as_file(sine(seconds=2))
-    monkeypatch.setattr("ownlatent.data.formats.sound.MOST_SAMPLES", 30_000)
+    monkeypatch.setattr("ownlatent.sound.waveform.MOST_SAMPLES", 30_000)
     monkeypatch.setattr("ownlatent.data.formats.sound.read_waveform", lambda data: pytest.fail("was decoded"))
     with pytest.raises(Unreadable, match="too long"):
         decode(data, SOUND)

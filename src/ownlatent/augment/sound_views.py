@@ -57,11 +57,8 @@ class SoundViews:
 
     def of_crops(self, crops: Sequence[Tensor], generator: torch.Generator, within: Within | None = None) -> Views:
         """Augment stretches (B, 1, 64, T), as `data.clips.Clips` cuts them: of each view, then of what is mixed in."""
-        first, total = within or (0, len(crops[0]))
-        sample_cuts(self.views, total, generator)  # was asked for first by whoever cut them
-        params = [sample_sound(total, generator, view) for view in self.views]
-        part = slice(first, first + len(crops[0]))
-        return self._made(crops, [rows_of(each, part) for each in params])
+        _, params = self._drawn(len(crops[0]), generator, within)
+        return self._made(crops, params)
 
     def of_images(
         self, images: Tensor, generator: torch.Generator, rows: Tensor | None = None, within: Within | None = None
@@ -71,16 +68,20 @@ class SoundViews:
         within: where they stand in the batch that the generator is for; without it, they are all of it.
         """
         rows = torch.arange(len(images)) if rows is None else rows
-        first, total = within or (0, len(rows))
-        part = slice(first, first + len(rows))
-        cuts = [cut.rows(part) for cut in sample_cuts(self.views, total, generator)]
-        params = [rows_of(sample_sound(total, generator, view), part) for view in self.views]
+        cuts, params = self._drawn(len(rows), generator, within)
         crops = [_stretch(pick(images, rows), cut.place, n) for cut, n in zip(cuts, self.frames, strict=True)]
         for v, view in enumerate(self.views):
             if view.mixup:
                 others = pick(images, (cuts[v].other * len(images)).long())
                 crops.append(_stretch(others, cuts[v].other_place, self.frames[v]))
         return self._made(crops, params)
+
+    def _drawn(self, n: int, generator: torch.Generator, within: Within | None) -> tuple[list[Cut], list[SoundParams]]:
+        """The draws for n sounds: all cuts first, so that whoever only cuts and whoever does the rest agree."""
+        first, total = within or (0, n)
+        part = slice(first, first + n)
+        cuts = [cut.rows(part) for cut in sample_cuts(self.views, total, generator)]
+        return cuts, [rows_of(sample_sound(total, generator, view), part) for view in self.views]
 
     def _made(self, crops: Sequence[Tensor], params: Sequence[SoundParams]) -> Views:
         stretches = [(crop.float() / self.peak - self.mean[0]) / self.std[0] for crop in crops]

@@ -20,13 +20,21 @@ _NEEDS = "sound files need two more packages: pip install 'ownlatent[audio]'"
 class Facts(NamedTuple):
     """What a file's header says: samples a second, channels, samples of each."""
 
-    rate: int
+    rate: float
     channels: int
     samples: int
 
     @property
     def seconds(self) -> float:
         return self.samples / self.rate
+
+
+def check_extent(facts: Facts) -> None:
+    """Raise ValueError for a rate that no sound has, and for more samples, as they are or at 16 kHz, than are taken."""
+    if not 1000 <= facts.rate <= 768_000:  # also where it is no number
+        raise ValueError(f"{facts.rate:g} samples a second are no rate of a sound")
+    if max(facts.channels, RATE / facts.rate) * facts.samples > MOST_SAMPLES:
+        raise ValueError(f"{facts.seconds / 60:,.0f} minutes are too long for one sound: cut it into parts")
 
 
 def facts_of(data: bytes) -> Facts:
@@ -49,10 +57,7 @@ def read_waveform(data: bytes) -> np.ndarray:
 
 def at_16_khz(waveform: np.ndarray, rate: float) -> np.ndarray:
     """A waveform (samples,) of any rate at that of the front end. Raises ValueError for samples that are no numbers."""
-    if not 1000 <= rate <= 768_000:  # also where it is no number
-        raise ValueError(f"{rate:g} samples a second are no rate of a sound")
-    if len(waveform) * max(1.0, RATE / rate) > MOST_SAMPLES:
-        raise ValueError(f"{len(waveform) / rate / 60:,.0f} minutes are too long for one sound")
+    check_extent(Facts(rate, 1, len(waveform)))
     waveform = np.ascontiguousarray(waveform, np.float32)
     if not np.isfinite(waveform).all():
         raise ValueError("samples that are no numbers")

@@ -5,7 +5,7 @@ import numpy as np
 from ownlatent.data.formats.picture import Picture, Unreadable
 from ownlatent.sound.front_end import as_picture
 from ownlatent.sound.spectrum import HOP, MELS, RATE
-from ownlatent.sound.waveform import MOST_SAMPLES, facts_of, read_waveform
+from ownlatent.sound.waveform import check_extent, facts_of, read_waveform
 
 ENDINGS = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"}
 """Of the files that a folder of sounds is searched for."""
@@ -24,12 +24,12 @@ class Sound(Picture):
     def check(self) -> None:
         if self.facts.samples >= 2**62:
             raise Unreadable("its header does not tell its length: write it again")
-        if not self.facts.samples > 0:
+        if self.facts.samples <= 0:
             raise Unreadable("a sound without samples")
-        if not 1000 <= self.facts.rate <= 768_000:
-            raise Unreadable(f"{self.facts.rate} samples a second are no rate of a sound")
-        if max(self.facts.channels, RATE / self.facts.rate) * self.facts.samples > MOST_SAMPLES:
-            raise Unreadable(f"{self.facts.seconds / 60:,.0f} minutes are too long for one sound: cut it into parts")
+        try:
+            check_extent(self.facts)
+        except ValueError as error:
+            raise Unreadable(str(error)) from error
 
     def pixels(self, colour: bool, shrink: int) -> np.ndarray:
         try:
