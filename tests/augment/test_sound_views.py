@@ -8,10 +8,13 @@ import torch.nn.functional as F
 from ownlatent.augment.fader import apply_fader, apply_tilt, sample_fader
 from ownlatent.augment.mixup import apply_mixup, sample_mixup
 from ownlatent.augment.recipes import SOUND_RECIPES, SoundView
+from ownlatent.augment.recording import apply_gain, apply_noise, sample_gain, sample_noise
 from ownlatent.augment.resize_crop import ResizeCrop, apply_resize_crop, sample_resize_crop
 from ownlatent.augment.sound_views import SoundViews, sample_cuts, sample_sound, standardised
 from ownlatent.augment.views import Within
 from ownlatent.data.loader import generator
+from ownlatent.sound.front_end import LogMel, to_levels
+from ownlatent.sound.spectrum import SPAN
 
 
 def spectrograms(n: int = 4, frames: int = 32, seed: int = 0) -> torch.Tensor:
@@ -125,7 +128,7 @@ def test_cuts_are_drawn_before_everything_else() -> None:
     cuts = sample_cuts(views, 6, first)
     again = sample_cuts(views, 6, second)
     assert all(torch.equal(a, b) for x, y in zip(cuts, again, strict=True) for a, b in zip(x, y, strict=True))
-    a, b = sample_sound(6, first, views[0]), sample_sound(6, second, views[0])
+    a, b = (sample_sound(6, generator, views[0], (64, 32)) for generator in (first, second))
     assert torch.equal(a.share, b.share) and torch.equal(a.fader, b.fader)
 
 
@@ -133,3 +136,45 @@ def test_the_tilt_adds_a_line_over_the_bands() -> None:
     x, ends = spectrograms(), sample_fader(4, generator(0))
     line = ends.numpy()[:, :1] + (ends.numpy()[:, 1:] - ends.numpy()[:, :1]) * np.arange(64) / 63
     assert np.abs((apply_tilt(x, ends) - x).numpy() - line[:, None, :, None]).max() < 1e-5
+
+
+def powers(n: int = 4) -> torch.Tensor:
+    """Of a sound that comes after silence: log(1 + p), from 0 to 20."""
+    x = 20 * torch.rand((n, 1, 64, 32), generator=generator(7))
+    x[..., :8] = 0
+    return x
+
+
+def test_a_gain_is_that_of_the_waveform() -> None:
+    """A waveform of twice the amplitude has four times the power, and the silence around it stays silent."""
+    waveform = torch.zeros(1, 8_000)
+    waveform[:, 3_000:6_000] = 0.1 * torch.randn(3_000, generator=generator(1))
+    quiet, loud = (SPAN * to_levels(LogMel()(a * waveform)).double() for a in (1, 2))
+    assert torch.allclose(apply_gain(quiet, torch.tensor([np.log(4.0)])), loud, atol=1e-3)
+    assert loud.min() == 0
+
+
+def test_gains_are_uniform_in_decibels() -> None:
+    gain = sample_gain(20_000, generator(0), 10.0)
+    assert gain.abs().max() <= np.log(10) and gain.abs().mean().item() == pytest.approx(np.log(10) / 2, abs=0.02)
+
+
+def test_a_noise_adds_its_power() -> None:
+    x, noise = powers(), sample_noise(4, generator(0), (64, 32), p=1.0)
+    place = np.linspace(0, 3, 64)
+    for row, drawn in enumerate(x.double().numpy()[:, 0]):
+        bands = np.interp(place, np.arange(4), noise.bands[row].numpy())
+        level = drawn.max() - noise.below[row].item() + bands[:, None] + noise.uneven[row].numpy()
+        expected = np.log(np.exp(drawn) + np.exp(level))
+        assert np.abs(apply_noise(x, noise)[row, 0].numpy() - expected).max() < 1e-4
+
+
+def test_a_noise_is_as_far_below_and_as_frequent_as_asked_for() -> None:
+    below = sample_noise(20_000, generator(0), (0, 0), p=0.3, snr=(10.0, 30.0)).below
+    there = below[below.isfinite()] * 10 / np.log(10)
+    assert len(there) / 20_000 == pytest.approx(0.3, abs=0.02)
+    assert there.min() >= 10 and there.max() <= 30 and there.mean().item() == pytest.approx(20, abs=0.3)
+
+
+def test_without_a_noise_a_sound_stays_as_it_is() -> None:
+    assert torch.equal(apply_noise(powers(), sample_noise(4, generator(0), (64, 32), p=0.0)), powers())

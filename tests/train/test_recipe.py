@@ -130,7 +130,7 @@ def test_every_option_can_be_set() -> None:
         of_sounds = name.removeprefix("views.") in SoundView.__dataclass_fields__
         of_images = name.removeprefix("views.") in View.__dataclass_fields__
         start = Recipe(modality="audio", views=(SoundView(),)) if of_sounds and not of_images else Recipe(views=TWO)
-        pairs = ("crop_scale", "crop_ratio", "blur_sigma", "crop_height", "crop_width")
+        pairs = ("crop_scale", "crop_ratio", "blur_sigma", "crop_height", "crop_width", "snr")
         sample = "0.3,0.7" if name.endswith(pairs) else None
         sample = "simclr" if name == "views" else sample
         changed = [text for text in ([sample] if sample else texts) if _changes(start, name, text)]

@@ -121,7 +121,7 @@ def demo(*, out: str | Path | None = None, overwrite: bool = False, **fields: An
         numbered = (Path("runs") / (f"demo-{n}" if n > 1 else "demo") for n in itertools.count(1))
         out = next(folder for folder in numbered if not folder.exists())
     given = None if "epochs" in fields else fields.get("minutes", (sounds if modality == "audio" else photos).MINUTES)
-    method = fields.get("method") or method_for(edit(Recipe(), {"minutes": given}).minutes)
+    method = fields.get("method") or method_for(edit(Recipe(modality=modality), {"minutes": given}))
     recipe = sounds.sounds(method) if modality == "audio" else photos.photos(method)
     return pretrain(recipe=recipe, out=out, overwrite=overwrite, **fields)
 

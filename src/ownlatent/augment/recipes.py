@@ -44,6 +44,12 @@ class SoundView:
 
     size: float = 1.0
     """Frames as a share of the view's: for small views beside large ones."""
+    gain: float = 0.0
+    """The most by which the recording becomes louder or softer, dB; uniform."""
+    noise: float = 0.0
+    """Probability of a steady noise behind the sound."""
+    snr: tuple[float, float] = (25.0, 60.0)
+    """How far below the loudest place the noise is, dB, uniform."""
     mixup: float = 0.4
     """The largest share of another sound that is mixed in; none with 0."""
     crop_height: tuple[float, float] = (0.6, 1.5)
@@ -129,9 +135,10 @@ SOUND_RECIPES: dict[str, tuple[SoundView, ...]] = {
     "byol_a": (SoundView(),) * 2,
     # Version 2 (Niizumi et al. 2023): less of another sound, and the random linear fader.
     "byol_a_v2": (SoundView(mixup=0.2, fader=1.0),) * 2,
-    # Ours, and the default: both papers' operations and a random tilt. Without it an encoder learns whose microphone it
-    # hears: on a speaker who was never heard it is worse than one that was not trained (docs/audio.md).
-    "byol_a_tilt": (SoundView(fader=1.0, tilt=1.0),) * 2,
+    # Ours, and the default: both papers' operations, each time by another microphone in another room. Without it an
+    # encoder learns by which it hears: on a speaker who was never heard it is no better than an untrained one
+    # (docs/audio.md).
+    "microphones": (SoundView(gain=18.0, noise=0.8, fader=1.0, tilt=1.0),) * 2,
     # Ordinary training with labels: one view, a little of the crop.
     "supervised": (SoundView(mixup=0.0, crop_height=(0.9, 1.1), crop_width=(0.8, 1.25), standardise=False),),
 }

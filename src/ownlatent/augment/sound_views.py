@@ -9,9 +9,11 @@ from torch import Tensor
 from ownlatent.augment.fader import apply_fader, apply_tilt, sample_fader
 from ownlatent.augment.mixup import apply_mixup, sample_mixup
 from ownlatent.augment.recipes import AnyView, SoundView, View
+from ownlatent.augment.recording import Noise, apply_gain, apply_noise, sample_gain, sample_noise
 from ownlatent.augment.resize_crop import ResizeCrop, apply_resize_crop, sample_resize_crop
 from ownlatent.augment.views import MultiView, Within, pick, rows_of
 from ownlatent.nn.collectives import average
+from ownlatent.sound.spectrum import SPAN
 from ownlatent.types import Size, Views, height_and_width
 
 
@@ -27,9 +29,18 @@ class Cut(NamedTuple):
         return Cut(*(draws[rows] for draws in self))
 
 
+class Recording(NamedTuple):
+    """What was drawn for how n sounds were recorded."""
+
+    gain: Tensor
+    noise: Noise
+
+
 class SoundParams(NamedTuple):
     """Everything else that is drawn for one view of n sounds."""
 
+    recording: Recording
+    other_recording: Recording
     share: Tensor
     crop: ResizeCrop
     fader: Tensor
@@ -53,7 +64,7 @@ class SoundViews:
         peak: float = 65535.0,
     ):
         self.views, self.size, self.mean, self.std, self.peak = tuple(views), size, tuple(mean), tuple(std), peak
-        self.frames = [height_and_width(view.pixels(size))[1] for view in views]
+        self.sizes = [height_and_width(view.pixels(size)) for view in views]
 
     def of_crops(self, crops: Sequence[Tensor], generator: torch.Generator, within: Within | None = None) -> Views:
         """Augment stretches (B, 1, 64, T), as `data.clips.Clips` cuts them: of each view, then of what is mixed in."""
@@ -69,11 +80,11 @@ class SoundViews:
         """
         rows = torch.arange(len(images)) if rows is None else rows
         cuts, params = self._drawn(len(rows), generator, within)
-        crops = [_stretch(pick(images, rows), cut.place, n) for cut, n in zip(cuts, self.frames, strict=True)]
+        crops = [_stretch(pick(images, rows), cut.place, t) for cut, (_, t) in zip(cuts, self.sizes, strict=True)]
         for v, view in enumerate(self.views):
             if view.mixup:
                 others = pick(images, (cuts[v].other * len(images)).long())
-                crops.append(_stretch(others, cuts[v].other_place, self.frames[v]))
+                crops.append(_stretch(others, cuts[v].other_place, self.sizes[v][1]))
         return self._made(crops, params)
 
     def _drawn(self, n: int, generator: torch.Generator, within: Within | None) -> tuple[list[Cut], list[SoundParams]]:
@@ -81,15 +92,18 @@ class SoundViews:
         first, total = within or (0, n)
         part = slice(first, first + n)
         cuts = [cut.rows(part) for cut in sample_cuts(self.views, total, generator)]
-        return cuts, [rows_of(sample_sound(total, generator, view), part) for view in self.views]
+        drawn = [sample_sound(total, generator, *each) for each in zip(self.views, self.sizes, strict=True)]
+        return cuts, [rows_of(params, part) for params in drawn]
 
     def _made(self, crops: Sequence[Tensor], params: Sequence[SoundParams]) -> Views:
-        stretches = [(crop.float() / self.peak - self.mean[0]) / self.std[0] for crop in crops]
-        others = iter(stretches[len(self.views) :])
+        levels = [crop.float() / self.peak for crop in crops]
+        others = iter(levels[len(self.views) :])
         views = []
-        for view, x, drawn in zip(self.views, stretches, params, strict=False):
+        for view, x, drawn in zip(self.views, levels, params, strict=False):
+            x = self._normalised(_recorded(x, view, drawn.recording))
             if view.mixup:
-                x = apply_mixup(x, next(others), drawn.share)
+                other = self._normalised(_recorded(next(others), view, drawn.other_recording))
+                x = apply_mixup(x, other, drawn.share)
             if view.crop_height != (1.0, 1.0) or view.crop_width != (1.0, 1.0):
                 x = apply_resize_crop(x, drawn.crop, (1.0, view.canvas))
             if view.fader:
@@ -100,6 +114,9 @@ class SoundViews:
         if all(view.standardise for view in self.views):
             views = standardised(views)
         return [x.contiguous(memory_format=torch.channels_last) for x in views]
+
+    def _normalised(self, levels: Tensor) -> Tensor:
+        return (levels - self.mean[0]) / self.std[0]
 
 
 def make_views(
@@ -113,6 +130,16 @@ def make_views(
     if isinstance(size, int):
         return MultiView(cast(Sequence[View], views), size, mean, std, peak)
     return SoundViews(cast(Sequence[SoundView], views), size, mean, std, peak)
+
+
+def _recorded(levels: Tensor, view: SoundView, drawn: Recording) -> Tensor:
+    """Levels (B, 1, 64, T) as another recording of the sounds would have them."""
+    power = levels * SPAN
+    if view.gain:
+        power = apply_gain(power, drawn.gain)
+    if view.noise:
+        power = apply_noise(power, drawn.noise)
+    return power / SPAN if view.gain or view.noise else levels
 
 
 def _stretch(sounds: Tensor, place: Tensor, frames: int) -> Tensor:
@@ -131,9 +158,17 @@ def sample_cuts(views: Sequence[SoundView], n: int, generator: torch.Generator) 
     return [Cut(*torch.rand((3, n), generator=generator, dtype=torch.float64)) for _ in views]
 
 
-def sample_sound(n: int, generator: torch.Generator, view: SoundView) -> SoundParams:
+def sample_recording(n: int, generator: torch.Generator, view: SoundView, size: tuple[int, int]) -> Recording:
+    """Draw how each of n sounds was recorded; nothing of (F, T) is drawn for a view without noise."""
+    size = size if view.noise else (0, 0)
+    return Recording(sample_gain(n, generator, view.gain), sample_noise(n, generator, size, view.noise, view.snr))
+
+
+def sample_sound(n: int, generator: torch.Generator, view: SoundView, size: tuple[int, int]) -> SoundParams:
     """Draw, for each of n sounds, everything that follows."""
     return SoundParams(
+        recording=sample_recording(n, generator, view, size),
+        other_recording=sample_recording(n, generator, view, size),
         share=sample_mixup(n, generator, view.mixup),
         crop=sample_resize_crop(n, generator, view.crop_height, view.crop_width),
         fader=sample_fader(n, generator, view.fader),

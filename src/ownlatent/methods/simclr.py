@@ -105,6 +105,13 @@ RECIPES = {
     },
     "small": {"views": "simclr_small"},
     "processor": {"method.hidden": 512},
+    "short": {
+        "optim.name": "adamw",
+        "optim.base_lr": 8e-3,
+        "optim.weight_decay": 0.01,
+        "optim.end_lr": 0.2,
+        "method.projection": 512,
+    },
     "imagenet": {
         "about": "1000 epochs, 69.3 % linear",
         "views": "simclr",

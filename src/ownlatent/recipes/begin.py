@@ -23,7 +23,8 @@ def begin(recipe: str | Path | Recipe | None, given: dict[str, Any]) -> tuple[Re
     over the recipe's and its changes. Where neither names a method it is that of `method_for`. Raises OwnlatentError.
     """
     if recipe is None and given.get("method") is None:
-        recipe = Recipe(method=method_for(edit(Recipe(), {"minutes": given.get("minutes")}).minutes))
+        told = {name: given[name] for name in ("minutes", "modality") if given.get(name) is not None}
+        recipe = Recipe(method=method_for(edit(Recipe(), told)))
     start, late = _start(recipe, given.get("method"))
     early = {name: value for name, value in given.items() if not name.startswith("views.")}
     for one, other in (("epochs", "minutes"), ("minutes", "epochs"), ("optim.base_lr", "optim.lr")):
@@ -34,14 +35,16 @@ def begin(recipe: str | Path | Recipe | None, given: dict[str, Any]) -> tuple[Re
     return edit(start, early), late | {name: value for name, value in given.items() if name not in early}
 
 
-def method_for(minutes: float | None) -> str:
-    """The method of a run that names none: BYOL, and VICReg for up to an hour.
+def method_for(recipe: Recipe) -> str:
+    """The method of a run that names none: BYOL, and for up to an hour VICReg of images and SimCLR of sounds.
 
     With little time the networks of BYOL's family hardly begin to learn from each other, while VICReg's and Barlow
     Twins' covariances teach from the first step: 10 points on CIFAR-10 in five minutes, and on the photographs in one
-    (docs/speed.md, benchmarks/results/methods.json).
+    (docs/speed.md, benchmarks/results/methods.json). On spoken digits SimCLR is further by 8 points (docs/audio.md).
     """
-    return "vicreg" if minutes is not None and minutes <= SHORT_MINUTES else Recipe().method
+    if recipe.minutes is None or recipe.minutes > SHORT_MINUTES:
+        return Recipe().method
+    return "simclr" if recipe.modality == "audio" else "vicreg"
 
 
 def _start(recipe: str | Path | Recipe | None, method: str | None) -> tuple[Recipe, dict[str, Any]]:

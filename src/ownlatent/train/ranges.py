@@ -82,7 +82,11 @@ def _check_sound_view(number: int, view: SoundView) -> None:
         raise OwnlatentError(f"--views.{number}.mixup is a share from 0 to 1, not {view.mixup}")
     if not 1 <= view.canvas <= 4:
         raise OwnlatentError(f"--views.{number}.canvas is a length from 1 to 4 times the view's, not {view.canvas}")
-    for name in ("fader", "tilt"):
+    if not 0 <= view.noise <= 1:
+        raise OwnlatentError(f"--views.{number}.noise is a probability from 0 to 1, not {view.noise}")
+    if not view.snr[0] <= view.snr[1]:
+        raise OwnlatentError(f"--views.{number}.snr is two rising numbers of dB, not {view.snr[0]}, {view.snr[1]}")
+    for name in ("gain", "fader", "tilt"):
         if getattr(view, name) < 0:
             raise OwnlatentError(f"--views.{number}.{name} is a strength of at least 0, not {getattr(view, name)}")
     for name in ("crop_height", "crop_width"):

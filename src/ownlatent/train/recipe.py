@@ -65,7 +65,8 @@ class Recipe:
     modality: Literal["image", "audio"] = _option("image or audio: what the data are", "image")
     val: str | None = _option("folder with class subfolders: k-NN accuracy is measured on it, never trained on")
     method: str = _option(
-        "the method, of those in `ownlatent list methods`; unless given byol, and vicreg with --minutes up to 60",
+        "the method, of those in `ownlatent list methods`; unless given byol, and with --minutes up to 60 vicreg "
+        "of images and simclr of sounds",
         "byol",
     )
     backbone: str | None = _option(

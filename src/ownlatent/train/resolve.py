@@ -34,7 +34,7 @@ def resolve(recipe: Recipe, facts: Facts, view_changes: dict[str, Any]) -> Recip
     """The recipe with every None filled in and the changes to views applied. Raises OwnlatentError."""
     small_machine = facts.device == "cpu"
     recipe = sized(recipe, facts)
-    most = _batch_size(facts.num_images, recipe.accumulate, 128 if small_machine else 256)
+    most = _batch_size(facts.num_images, recipe.accumulate, _most_in_a_batch(recipe, small_machine))
     batch = recipe.batch_size or most
     if facts.num_images < batch:
         raise OwnlatentError(
@@ -103,8 +103,15 @@ def views_for(recipe: Recipe, device: str) -> tuple[AnyView, ...]:
     """As given, or the method's for views of this size. Raises OwnlatentError for an unknown method."""
     usual = _usual(recipe, device).get("views", "byol")
     if recipe.modality == "audio":
-        return recipe.views or SOUND_RECIPES.get(usual, SOUND_RECIPES["byol_a_tilt"])
+        return recipe.views or SOUND_RECIPES.get(usual, SOUND_RECIPES["microphones"])
     return recipe.views or RECIPES[usual]
+
+
+def _most_in_a_batch(recipe: Recipe, small_machine: bool) -> int:
+    """On a processor the number of steps is what a run is short of, of sounds more than of images (docs/audio.md)."""
+    if small_machine:
+        return 64 if recipe.modality == "audio" else 128
+    return 256
 
 
 def _batch_size(num_images: int, accumulate: int, most: int) -> int:
