@@ -9,6 +9,10 @@ on which takes 0 to 4 of every digit and speaker are the test, and the honest on
 over; whoever is tested on was not heard in pre-training either. The figures of the honest split are means over the
 speakers. Low-shot: 10 labels for each digit, five draws.
 
+one loudness: on the honest split also the linear probe of the trained and the untrained encoder on recordings that
+were all brought to one loudness, and of which nothing is left that lies 43 dB below it: what can be had without any
+training.
+
 front end: seconds of sound that become spectrograms in a second on one core, in batches of one second. demo: the gain
 of `ownlatent demo --modality audio` over the best baseline, by k-NN.
 """
@@ -16,6 +20,7 @@ of `ownlatent demo --modality audio` over the best baseline, by k-NN.
 import os
 import tarfile
 import tempfile
+from math import log
 from pathlib import Path
 from statistics import mean, median
 from time import perf_counter
@@ -23,13 +28,21 @@ from typing import Any
 
 import results
 import torch
+from torch import Tensor
 
 from ownlatent import Run
+from ownlatent.backbones.encoder import Encoder
+from ownlatent.data.decode import Format, decode, fit_time
+from ownlatent.evaluation.embed import embed
+from ownlatent.evaluation.linear import linear_accuracy
+from ownlatent.proof.subjects import random_subject, untrained
 from ownlatent.sound.front_end import LogMel
-from ownlatent.sound.spectrum import RATE
+from ownlatent.sound.spectrum import RATE, SPAN
 
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 SUBJECTS = {"trained": "", "random": "_random", "bands": "_stats", "supervised": "_supervised"}
+ONE_LOUDNESS = {"trained": "_one_loudness", "random": "_random_one_loudness"}
+KEPT_DB = 43
 QUICK = ("--backbone", "resnet10_w16", "--batch-size", 32, "--duration", 0.31)
 
 
@@ -98,7 +111,38 @@ def digits(folder: Path, options: Any) -> list[dict[str, Any]]:
         length = ("--supervised-minutes", 0.02 if options.quick else options.supervised_minutes)
         results.ownlatent("evaluate", run, *data, *protocols, *length)
         found += [row(split, entry) for entry in Run(run).results["evaluations"]]
+        if split != "takes":
+            found += one_loudness(run, parts["train"], parts["test"])
     return found
+
+
+def one_loudness(run: Path, train: Path, test: Path) -> list[dict[str, Any]]:
+    """The linear probe of a run's encoder and of the untrained one on recordings of one loudness."""
+    encoder = Run(run).encoder
+    (x, labels), (queries, truth) = (spectrograms(folder, encoder) for folder in (train, test))
+    loudness = x.amax((1, 2, 3)).mean()
+    x, queries = (of_loudness(sounds, loudness) for sounds in (x, queries))
+    subject = random_subject(untrained(encoder, 0), x[::5], labels[::5], None, "cpu")
+    found = []
+    for name, network in (("trained", encoder.eval()), ("random", subject.network)):
+        top1 = linear_accuracy(embed(network, x), labels, embed(network, queries), truth)
+        about = {"split": test.parent.name, "protocol": "linear, one loudness", "subject": name}
+        found.append({**about, "top1": round(top1, 4), "num_test": len(truth)})
+    return found
+
+
+def spectrograms(folder: Path, encoder: Encoder) -> tuple[Tensor, Tensor]:
+    """Levels (N, 1, 64, T) in [0, 1] of the sounds in a folder's class subfolders, as an evaluation reads them."""
+    files = sorted(folder.rglob("*.wav"))
+    frames = encoder.image_size[1]
+    sounds = [fit_time(decode(path.read_bytes(), Format(1, 16, sound=True)), frames) for path in files]
+    return torch.stack(sounds).float() / 65535, torch.tensor([int(path.parent.name) for path in files])
+
+
+def of_loudness(levels: Tensor, loudest: Tensor) -> Tensor:
+    """Each of (N, 1, 64, T) with its loudest place at this level, and no place further below it than is kept."""
+    lowest = loudest - KEPT_DB / 10 * log(10) / SPAN
+    return (levels - levels.amax((1, 2, 3), keepdim=True) + loudest).clamp(min=float(lowest))
 
 
 def row(split: str, entry: dict[str, Any]) -> dict[str, Any]:
@@ -120,6 +164,9 @@ def figures_of(rows: list[dict[str, Any]]) -> dict[str, float]:
         honest = [
             r["top1"] for r in rows if (r["protocol"], r["subject"]) == ("linear", subject) and r["split"] != "takes"
         ]
+        found[f"fsdd_speaker_linear{ending}"] = round(100 * mean(honest), 2)
+    for subject, ending in ONE_LOUDNESS.items():
+        honest = [r["top1"] for r in rows if (r["protocol"], r["subject"]) == ("linear, one loudness", subject)]
         found[f"fsdd_speaker_linear{ending}"] = round(100 * mean(honest), 2)
     (knn,) = (r["top1"] for r in rows if (r["split"], r["protocol"], r["subject"]) == ("takes", "knn", "trained"))
     return found | {"fsdd_take_knn": round(100 * knn, 2)}

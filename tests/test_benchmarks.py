@@ -28,6 +28,7 @@ FIGURES = {
     },
     "audio": {
         *(f"fsdd_speaker_linear{name}" for name in ("", "_random", "_stats", "_supervised")),
+        *(f"fsdd_speaker_linear{name}_one_loudness" for name in ("", "_random")),
         *("fsdd_take_knn", "front_end_times_real_time", "demo_gain_points"),
     },
     "ablations": {"ablations", "byol_gain_points"},

@@ -75,6 +75,12 @@ def test_a_batch_that_is_too_small(image_folder: Path, options: dict[str, Any], 
     assert any(said in finding.text for finding in told(image_folder, **options)["batch"])
 
 
+def test_a_short_run_may_have_small_batches(image_folder: Path):
+    """It is short of steps: a larger batch, which a long run of the method wants, would take them away."""
+    short = {"method": "simclr", "batch_size": 32, "epochs": None, "minutes": 5}
+    assert {finding.state for finding in told(image_folder, **short)["batch"]} == {"ok"}
+
+
 def test_a_network_without_batchnorm_may_have_small_batches(image_folder: Path):
     options = {"accumulate": 4, "backbone.norm": "group", "method.norm": "group"}
     assert not any("BatchNorm" in finding.text for finding in told(image_folder, **options)["batch"])

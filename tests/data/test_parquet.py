@@ -242,7 +242,8 @@ def test_tables_that_do_not_go_together(tmp_path: Path, images: list[bytes], ref
     refuses(lambda: Parquet([one, three], "x", labelled=True), "3.parquet has no such column `label` as")
     empty = write(tmp_path / "4.parquet", image=structs([]))
     assert len(Parquet([one, empty, three], "x")) == 20
-    refuses(lambda: Parquet([empty], "x"), "x has no rows")
+    refuses(lambda: Parquet([empty], "x"), "x has no rows: give tables that hold images")
+    refuses(lambda: Parquet([empty], "x", modality="audio"), "give tables that hold sounds")
     broken = write(tmp_path / "5.parquet", image=structs([b"junk"] * 3))
     refuses(lambda: Parquet([broken], "x"), "none of the 3 images of x can be read")
 

@@ -110,6 +110,15 @@ def test_what_is_no_sound_is_unreadable(data: bytes, reason: str) -> None:
         decode(data, SOUND)
 
 
+def test_a_flac_whose_header_does_not_tell_its_length_is_unreadable() -> None:
+    """As an encoder writes into a pipe: the count of samples, the last 36 bits before the checksum, is 0."""
+    data = bytearray(as_file(sine(), format="FLAC"))
+    data[21] &= 0xF0
+    data[22:26] = bytes(4)
+    with pytest.raises(Unreadable, match="its header does not tell its length"):
+        decode(bytes(data), SOUND)
+
+
 def test_a_sound_that_is_too_long_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     data = as_file(sine(seconds=2))
     monkeypatch.setattr("ownlatent.sound.waveform.MOST_SAMPLES", 30_000)

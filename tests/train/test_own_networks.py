@@ -161,6 +161,13 @@ def test_layers_are_shown_with_what_they_give(command: Command, capfd: pytest.Ca
     assert "the nearest" in capfd.readouterr().err
 
 
+def test_layers_of_an_encoder_of_sounds(command: Command, capfd: pytest.CaptureFixture[str]) -> None:
+    assert command("layers", "byol_a_512") == 0
+    assert re.search(r"features +Sequential +64x8x12", capfd.readouterr().out)  # of 64 bands and 96 frames
+    assert command("layers", "byol_a_512", "--channels", "2") == 2
+    assert "leave out --image-size and --channels" in capfd.readouterr().err
+
+
 def test_layers_of_modules_that_give_several_tensors() -> None:
     class Two(nn.Module):
         def forward(self, x: Tensor) -> dict[str, Tensor]:

@@ -27,6 +27,7 @@ from ownlatent.train.callbacks.metrics import read_rows
 from ownlatent.train.fit import against_waiting, fit, setting_of, silently
 from ownlatent.train.images import first_batch
 from ownlatent.train.prepare import Job
+from ownlatent.train.resolve import is_short
 from ownlatent.types import NOUNS, Views
 
 _GIB = 2**30
@@ -44,7 +45,7 @@ def settings(job: Job) -> Iterator[Finding]:
     for suspect in suspects(setting):
         yield Finding("settings", LACKING, f"{suspect.why}: {suspect.remedy}")
     needed = re.match(r"\d+", card(recipe.method).needs["batch"])
-    if needed and recipe.batch_size < int(needed[0]):
+    if needed and recipe.batch_size < int(needed[0]) and not is_short(recipe, job.device.type):
         text = f"batches of {recipe.batch_size}, and {recipe.method} wants {card(recipe.method).needs['batch']}"
         yield Finding("batch", LACKING, f"{text}: raise --batch-size if there are as many")
     else:

@@ -10,8 +10,8 @@ from ownlatent.augment.recipes import SoundView
 from ownlatent.augment.sound_views import Cut, sample_cuts
 from ownlatent.augment.views import Within
 from ownlatent.data.crops import Batch
-from ownlatent.data.decode import Unreadable, fit_time
-from ownlatent.data.source import Source
+from ownlatent.data.decode import fit_time
+from ownlatent.data.source import Source, first_readable
 from ownlatent.sound.spectrum import MELS
 from ownlatent.types import height_and_width
 
@@ -59,11 +59,4 @@ class Clips(Dataset):
 
     def _open(self, index: int, skipped: dict[str, str]) -> tuple[Tensor, int | None] | None:
         """The first readable sound from `index` on, with its label; None if there is none in the whole source."""
-        for offset in range(len(self.source)):
-            candidate = (index + offset) % len(self.source)
-            try:
-                sound, label, _ = self.source[candidate]
-                return sound, label
-            except Unreadable as error:
-                skipped[self.source.title(candidate)] = str(error)
-        return None
+        return first_readable(self.source, index, skipped, lambda candidate: self.source[candidate][:2])

@@ -12,7 +12,7 @@ from ownlatent.augment.crop import Box, Crop, boxes_of, crop_image
 from ownlatent.augment.recipes import View
 from ownlatent.augment.views import Within, sample_crops
 from ownlatent.data.decode import Unreadable, decode, shrink_for, size_of
-from ownlatent.data.source import EncodedSource, Source
+from ownlatent.data.source import EncodedSource, Source, first_readable
 
 _PIECE = 32  # images whose files are in memory at a time
 
@@ -113,18 +113,19 @@ class _Opened(NamedTuple):
 
 def _open(source: Source, index: int, skipped: dict[str, str], decoded: bool = False) -> _Opened:
     """The first readable image from `index` on."""
-    for offset in range(len(source)):
-        candidate = (index + offset) % len(source)
-        try:
-            if isinstance(source, EncodedSource) and not decoded:
-                content = source.encoded(candidate)
-                height, width = size_of(content)
-                return _Opened(candidate, height, width, content, source.label(candidate))
-            image, label, _ = source[candidate]
-            return _Opened(candidate, image.shape[1], image.shape[2], image, label)
-        except Unreadable as error:
-            skipped[source.title(candidate)] = str(error)
-    raise _NoneLeft
+
+    def read(candidate: int) -> _Opened:
+        if isinstance(source, EncodedSource) and not decoded:
+            content = source.encoded(candidate)
+            height, width = size_of(content)
+            return _Opened(candidate, height, width, content, source.label(candidate))
+        image, label, _ = source[candidate]
+        return _Opened(candidate, image.shape[1], image.shape[2], image, label)
+
+    found = first_readable(source, index, skipped, read)
+    if found is None:
+        raise _NoneLeft
+    return found
 
 
 def _decode(source: Source, one: _Opened, shrink: int, skipped: dict[str, str]) -> Tensor | None:

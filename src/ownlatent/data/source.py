@@ -1,13 +1,15 @@
 """What a source of images is."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
-from ownlatent.data.decode import Format, decode
+from ownlatent.data.decode import Format, Unreadable, decode
 from ownlatent.types import Sample
+
+_Read = TypeVar("_Read")
 
 
 class Source(Protocol):
@@ -78,3 +80,17 @@ class EncodedSource(ABC):
 def is_of_sounds(source: Source) -> bool:
     """Whether the images of a source are spectrograms."""
     return bool(getattr(getattr(source, "format", None), "sound", False))
+
+
+def first_readable(source: Source, index: int, skipped: dict[str, str], read: Callable[[int], _Read]) -> _Read | None:
+    """What `read` gives for the first place from `index` on that it does not find Unreadable; None if there is none.
+
+    skipped: gets the title of each that was passed over, with the reason.
+    """
+    for offset in range(len(source)):
+        candidate = (index + offset) % len(source)
+        try:
+            return read(candidate)
+        except Unreadable as error:
+            skipped[source.title(candidate)] = str(error)
+    return None

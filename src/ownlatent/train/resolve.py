@@ -65,8 +65,13 @@ def resolve(recipe: Recipe, facts: Facts, view_changes: dict[str, Any]) -> Recip
 def _usual(recipe: Recipe, device: str) -> dict[str, Any]:
     """What the method's own recipes make usual for this run."""
     long = recipe.epochs is not None and recipe.epochs > 300
-    short = recipe.minutes is not None and recipe.minutes <= SHORT_MINUTES and device == "cpu"
+    short = is_short(recipe, device)
     return usual(recipe.method, small=_small(recipe), processor=device == "cpu", short=short, long=long)
+
+
+def is_short(recipe: Recipe, device: str) -> bool:
+    """Whether a run has so little time that the number of its steps is what it is short of."""
+    return recipe.minutes is not None and recipe.minutes <= SHORT_MINUTES and device == "cpu"
 
 
 def _small(recipe: Recipe) -> bool:

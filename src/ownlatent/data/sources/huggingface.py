@@ -57,7 +57,7 @@ class HuggingFace(EncodedSource):
             undecoded = getattr(datasets, KINDS[modality])(decode=False)
             self._images = self._images.cast_column(self._column, undecoded)
         if not len(self):
-            raise OwnlatentError(f"{name} has no rows: give a data set that holds images")
+            raise OwnlatentError(f"{name} has no rows: give a data set that holds {NOUNS[modality]}")
         self._labels: np.ndarray | None = None
         if labelled:
             others = [column for column in data.features if column != self._column]

@@ -43,7 +43,7 @@ class Parquet(EncodedSource):
         schemas, rows = zip(*map(describe, paths), strict=True)
         self._rows = np.cumsum([0, *rows])  # (tables + 1,): number of each one's first row
         if not len(self):
-            raise OwnlatentError(f"{name} has no rows: give tables that hold images")
+            raise OwnlatentError(f"{name} has no rows: give tables that hold {NOUNS[modality]}")
         features = _features(schemas[0])
         self._column = _find_images(schemas[0], features, name, modality)
         for path, schema in zip(paths, schemas, strict=True):
