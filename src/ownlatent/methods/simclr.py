@@ -124,6 +124,7 @@ RECIPES = {
         "optim.base_lr": 0.3,
         "optim.weight_decay": 1e-6,
         "optim.warmup": 0.01,
+        "optim.end_lr": 0.0,
         "method.temperature": 0.1,
     },
 }

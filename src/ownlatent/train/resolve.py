@@ -210,6 +210,7 @@ def describe(recipe: Recipe) -> list[str]:
         assert isinstance(first, SoundView)
         low, high = first.crop_width
         about = f"up to {first.mixup:.0%} of another sound, crops of {low:g} to {high:g} of the length"
+        about = f"louder or softer by up to {first.gain:g} dB, {about}" if first.gain else about
     else:
         view = recipe.views[0] if recipe.views else View()
         assert isinstance(view, View)
