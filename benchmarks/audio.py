@@ -40,8 +40,15 @@ from ownlatent.sound.front_end import LogMel
 from ownlatent.sound.spectrum import RATE, SPAN
 
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
-SUBJECTS = {"trained": "", "random": "_random", "bands": "_stats", "supervised": "_supervised"}
-ONE_LOUDNESS = {"trained": "_one_loudness", "random": "_random_one_loudness"}
+LOUD = "linear, one loudness"
+HONEST = {  # ending of the figure: protocol, subject
+    "": ("linear", "trained"),
+    "_random": ("linear", "random"),
+    "_stats": ("linear", "bands"),
+    "_supervised": ("linear", "supervised"),
+    "_one_loudness": (LOUD, "trained"),
+    "_random_one_loudness": (LOUD, "random"),
+}
 KEPT_DB = 43
 QUICK = ("--backbone", "resnet10_w16", "--batch-size", 32, "--duration", 0.31)
 
@@ -126,7 +133,7 @@ def one_loudness(run: Path, train: Path, test: Path) -> list[dict[str, Any]]:
     found = []
     for name, network in (("trained", encoder.eval()), ("random", subject.network)):
         top1 = linear_accuracy(embed(network, x), labels, embed(network, queries), truth)
-        about = {"split": test.parent.name, "protocol": "linear, one loudness", "subject": name}
+        about = {"split": test.parent.name, "protocol": LOUD, "subject": name}
         found.append({**about, "top1": round(top1, 4), "num_test": len(truth)})
     return found
 
@@ -160,14 +167,9 @@ def row(split: str, entry: dict[str, Any]) -> dict[str, Any]:
 def figures_of(rows: list[dict[str, Any]]) -> dict[str, float]:
     """In percent."""
     found = {}
-    for subject, ending in SUBJECTS.items():
-        honest = [
-            r["top1"] for r in rows if (r["protocol"], r["subject"]) == ("linear", subject) and r["split"] != "takes"
-        ]
-        found[f"fsdd_speaker_linear{ending}"] = round(100 * mean(honest), 2)
-    for subject, ending in ONE_LOUDNESS.items():
-        honest = [r["top1"] for r in rows if (r["protocol"], r["subject"]) == ("linear, one loudness", subject)]
-        found[f"fsdd_speaker_linear{ending}"] = round(100 * mean(honest), 2)
+    for ending, asked in HONEST.items():
+        speakers = [r["top1"] for r in rows if (r["protocol"], r["subject"]) == asked and r["split"] in SPEAKERS]
+        found[f"fsdd_speaker_linear{ending}"] = round(100 * mean(speakers), 2)
     (knn,) = (r["top1"] for r in rows if (r["split"], r["protocol"], r["subject"]) == ("takes", "knn", "trained"))
     return found | {"fsdd_take_knn": round(100 * knn, 2)}
 

@@ -27,7 +27,8 @@ def write(path: Path | None, name: str, rows: list[dict[str, Any]], figures: dic
     """Print the figures and write {"name", "machine", "command", "rows", "figures"}."""
     here = environment()
     machine = {key: here[key] for key in ("processor", "cores", "memory_gib", "gpus", "system", "versions", "commit")}
-    command = " ".join(["python", *sys.argv])
+    # Where something lies on this machine is nobody's business.
+    command = " ".join(["python", *(Path(a).name if Path(a).is_absolute() else a for a in sys.argv)])
     for key, value in figures.items():
         print(f"{key:<24} {value:.4g}")
     if path is not None:

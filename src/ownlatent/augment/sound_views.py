@@ -134,12 +134,14 @@ def make_views(
 
 def _recorded(levels: Tensor, view: SoundView, drawn: Recording) -> Tensor:
     """Levels (B, 1, 64, T) as another recording of the sounds would have them."""
+    if not view.gain and not view.noise:
+        return levels
     power = levels * SPAN
     if view.gain:
         power = apply_gain(power, drawn.gain)
     if view.noise:
         power = apply_noise(power, drawn.noise)
-    return power / SPAN if view.gain or view.noise else levels
+    return power / SPAN
 
 
 def _stretch(sounds: Tensor, place: Tensor, frames: int) -> Tensor:
